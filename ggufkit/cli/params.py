@@ -1,0 +1,67 @@
+"""Parameter types and the options that mean the same in every command."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ggufkit.cli.config import check_keys
+from ggufkit.cli.render import Out
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class Size(click.ParamType[int]):
+    """A size: `24GiB`, `24G`, `24GB`, `25769803776`.
+
+    A bare letter means what the flag's field means by it: GiB for memory, GB where llama-gguf-split
+    is followed. `GiB` and `GB` are always what they say.
+    """
+
+    name = "size"
+
+    def __init__(self, *, letter_base: int, example: str) -> None:
+        self.letter_base = letter_base
+        self.example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes."""
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no size; write it like {self.example}", param, ctx)
+        number, letter, suffix = match.groups()
+        base = {"": self.letter_base, "b": 1000, "i": 1024, "ib": 1024}[suffix.lower()]
+        n_bytes = int(float(number) * base ** _POWERS[letter.lower()])
+        if n_bytes <= 0:
+            self.fail(f"{value!r} is nothing; write it like {self.example}", param, ctx)
+        return n_bytes
+
+
+MEMORY_SIZE = Size(letter_base=1024, example="256G or 256GiB")
+SHARD_SIZE = Size(letter_base=1000, example="48G (decimal, as llama-gguf-split has it) or 45GiB")
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json, -q and -v, and pass the command an `out: Out`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only what a script wants.")
+    @click.option("-v", "--verbose", is_flag=True, help="Tell more on stderr.")
+    @click.pass_context
+    def wrapped(ctx: click.Context, /, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> Any:
+        check_keys(ctx)
+        return command(out=Out(as_json=as_json, quiet=quiet, verbose=verbose), **arguments)
+
+    return functools.update_wrapper(wrapped, command)
+
+
+dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+force_option = click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
+model_argument = click.argument("model", required=False, metavar="[MODEL]")
