@@ -2,14 +2,183 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from ggufkit.errors import AccessError, NotFoundError
+from ggufkit.errors import AccessError, NetworkError, NotFoundError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.reader import MAX_HEADER_BYTES, MoreNeeded, read_header
+from ggufkit.hubs.hub import Hub, RemoteFile
+from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.copying import copy_range, write_all
+from ggufkit.transfer.http import Http, Stream, StreamError
 
+READ_BYTES = 1 << 20
 FIRST_READ_BYTES = 1 << 20  # most headers fit; R1's 4.9 MB takes a second read
+
+
+MAX_FAILURES = 8
+"""How many tries in a row may bring nothing; any new byte starts the count again."""
+
+Wrote = Callable[[int, int], None]
+"""Called with the start and end, in the target, of each stretch that was written."""
+
+
+class Source(Protocol):
+    """A file that segments of a layout are copied from."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the whole file."""
+
+    @property
+    def sha256(self) -> str | None:
+        """The digest that the file must have, bare hex, where one is known."""
+
+    def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
+        """Copy bytes `[offset, offset + n_bytes)` to offset `at` of the open file `fd`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSource:
+    """A file on this machine."""
+
+    path: Path
+    """Where it is."""
+    size_bytes: int
+    """Its size when it was looked at."""
+    sha256: str | None = None
+    """The digest that it must have, bare hex."""
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
+        """Copy within the kernel where it can."""
+        with self.path.open("rb", buffering=0) as file:
+            copy_range(file.fileno(), offset, fd, at, n_bytes, wrote)
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A file on a hub, read in ranges over one connection at a time, however often it drops."""
+
+    hub: Hub
+    """The hub, which tells the address anew for every stream."""
+    repo_id: str
+    """`owner/name`."""
+    file: RemoteFile
+    """The file in the repo."""
+    http: Http = field(repr=False)
+    """Opens the streams."""
+    progress: Progress = field(default=SILENT, repr=False)
+    """Hears of retries."""
+
+    @property
+    def name(self) -> str:
+        """The path in the repo."""
+        return self.file.path
+
+    @property
+    def size_bytes(self) -> int:
+        """Size that the hub listed."""
+        return self.file.size_bytes
+
+    @property
+    def sha256(self) -> str | None:
+        """Digest that the hub listed."""
+        return self.file.sha256
+
+    def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
+        """Stream the range, going on where a dropped connection ended."""
+        end = offset + n_bytes
+        shift = at - offset
+
+        def write(data: bytes, position: int) -> None:
+            write_all(fd, data, position + shift)
+            wrote(position + shift, position + shift + len(data))
+
+        self._stream(offset, end, write)
+
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        """Return a range as bytes (a header)."""
+        parts: list[bytes] = []
+        self._stream(offset, offset + n_bytes, lambda data, _: parts.append(data))
+        return b"".join(parts)
+
+    def header(self) -> Header:
+        """Read the file's header by range: 64 KiB first, then four times as much until it is there."""
+        data = b""
+
+        def read(n_bytes: int) -> bytes:
+            nonlocal data
+            if n_bytes > len(data):
+                data += self.read(len(data), n_bytes - len(data))
+            return data
+
+        return header_by_range(
+            read,
+            name=self.file.path,
+            file_size_bytes=self.file.size_bytes,
+            first_read_bytes=64 << 10,
+            growth=4,
+        )
+
+    def _stream(self, offset: int, end: int, write: Callable[[bytes, int], None]) -> None:
+        """Bring `[offset, end)`; the budget of failures is refilled by every new byte."""
+        failures = 0
+        while offset < end:
+            before = offset
+            try:
+                stream = self._open(offset, end)
+                try:
+                    offset = _drain(stream, end, write)
+                finally:
+                    stream.close()
+            except StreamError as error:
+                offset = max(offset, error.reached)
+                failures = 1 if offset > before else failures + 1
+                self._wait(error, failures)
+
+    def _open(self, offset: int, end: int) -> Stream:
+        address = self.hub.locate(self.repo_id, self.file)
+        return self.http.open(address.url, address.headers, offset, end, self.file.size_bytes)
+
+    def _wait(self, error: StreamError, failures: int) -> None:
+        if failures >= MAX_FAILURES:
+            message = f"{self.file.path}: {error.message}, {failures} times in a row"
+            raise NetworkError(message, hint="run the same command again: it goes on from here") from error
+        if error.refused and failures == 1:
+            return  # a signed address ran out: the next one is fresh
+        wait_s = error.retry_after_s or min(0.25 * 2**failures, 30.0)
+        self.progress.note(
+            f"{self.file.path}: {error.message}; again in {wait_s:.0f} s ({failures} of {MAX_FAILURES})"
+        )
+        time.sleep(wait_s)
+
+
+def _drain(stream: Stream, end: int, write: Callable[[bytes, int], None]) -> int:
+    """Read the stream up to `end`; returns where it ended. A StreamError tells how far it came."""
+    try:
+        while stream.offset < end:
+            position = stream.offset
+            data = stream.read(min(READ_BYTES, end - position))
+            if not data:
+                raise StreamError("the server ended the file early")
+            write(data, position)
+    except StreamError as error:
+        error.reached = stream.offset
+        raise
+    return stream.offset
 
 
 def open_header(path: Path, *, whole_file: bool = True) -> Header:

@@ -1,0 +1,63 @@
+"""Copying a range of one open file into another, by the cheapest way that the system allows."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from ggufkit.errors import IntegrityError
+
+CHUNK_BYTES = 8 << 20  # in the kernel: small enough for progress and Ctrl-C, large enough to cost nothing
+BUFFER_BYTES = 1 << 20  # through this process: larger buffers cost twice the CPU (cache misses)
+
+# What "this way is not to be had here" looks like: copy_file_range(2), section ERRORS.
+_NO_KERNEL_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+
+CopyStep = Callable[[int, int, int, int, int], int]
+"""(source, offset, target, at, n_bytes) -> bytes copied, 0 at the source's end."""
+
+
+def copy_range(
+    source: int, offset: int, target: int, at: int, n_bytes: int, wrote: Callable[[int, int], None]
+) -> None:
+    """Copy `n_bytes` at `offset` of the open file `source` to `at` of the open file `target`.
+
+    `wrote(start, end)` is called for each stretch of the target. Raises IntegrityError when the
+    source ends early (it was cut while we read it).
+    """
+    step: CopyStep = _in_kernel if hasattr(os, "copy_file_range") else _through_process
+    done = 0
+    while done < n_bytes:
+        try:
+            n = step(source, offset + done, target, at + done, n_bytes - done)
+        except OSError as error:
+            if step is not _in_kernel or error.errno not in _NO_KERNEL_COPY:
+                raise
+            step = _through_process
+            continue
+        if n == 0:
+            if step is _in_kernel:  # some file systems answer 0 for what they can't do
+                step = _through_process
+                continue
+            raise IntegrityError(f"a source ended {n_bytes - done:,} bytes early: was it changed meanwhile?")
+        wrote(at + done, at + done + n)
+        done += n
+
+
+def _in_kernel(source: int, offset: int, target: int, at: int, n_bytes: int) -> int:
+    return os.copy_file_range(source, target, min(n_bytes, CHUNK_BYTES), offset, at)
+
+
+def _through_process(source: int, offset: int, target: int, at: int, n_bytes: int) -> int:
+    data = os.pread(source, min(n_bytes, BUFFER_BYTES), offset)
+    write_all(target, data, at)
+    return len(data)
+
+
+def write_all(target: int, data: bytes, at: int) -> None:
+    """Write all of `data` at offset `at` of the open file `target`."""
+    view = memoryview(data)
+    while view:
+        n = os.pwrite(target, view, at)
+        view, at = view[n:], at + n

@@ -1,0 +1,200 @@
+"""One ranged stream over HTTP, and what its failures mean.
+
+Redirects are followed here, so that every stream gets a freshly signed CDN address, and so that
+credentials stay with the host that they belong to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from ggufkit import __version__
+from ggufkit.errors import AccessError, NetworkError, NotFoundError
+
+if TYPE_CHECKING:
+    import urllib3
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 30.0
+MAX_REDIRECTS = 5
+SECRET_HEADERS = frozenset({"authorization", "cookie"})
+USER_AGENT = f"ggufkit/{__version__}"
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class StreamError(NetworkError):
+    """A stream failed in a way that another try may mend."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 0.0, refused: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds that the server asked us to wait, else 0."""
+        self.refused = refused
+        """The CDN refused a signed address (expired): ask the hub for a new one, at once."""
+        self.reached = 0
+        """Offset in the file after the last byte that came before the failure."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """The body of one answer, from some offset of the file on."""
+
+    response: urllib3.BaseHTTPResponse
+    """The answer, not yet read."""
+    offset: int
+    """Offset in the file of the next byte that `read` returns."""
+
+    def read(self, n_bytes: int) -> bytes:
+        """Return at most `n_bytes`, nothing at the end; raises StreamError when the line drops."""
+        from urllib3.exceptions import HTTPError
+
+        try:
+            data: bytes = self.response.read(n_bytes, decode_content=False)
+        except (HTTPError, OSError) as error:
+            raise StreamError(f"the connection broke: {_plain(error)}") from error
+        self.offset += len(data)
+        return data
+
+    def close(self) -> None:
+        """Drop the connection (it can't be reused with a body half read)."""
+        self.response.close()
+
+
+class Http:
+    """Opens streams; keeps connections for the next one. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._managers: dict[str | None, Any] = {}
+
+    def open(self, url: str, headers: Mapping[str, str], offset: int, end: int, size_bytes: int) -> Stream:
+        """Ask for bytes `[offset, end)` of a file of `size_bytes`.
+
+        Returns a stream that starts at `offset` (a server that ignores ranges is read up to there).
+        Raises StreamError for what may pass, NotFoundError and AccessError for what won't.
+        """
+        sent = {**headers, "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+        sent["Range"] = f"bytes={offset}-{end - 1}"
+        response = self._get(url, sent)
+        try:
+            return _checked_stream(response, url, offset, size_bytes)
+        except BaseException:
+            response.close()
+            raise
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """GET with redirects followed; a response of another host never sees the credentials."""
+        from urllib3.exceptions import HTTPError
+
+        first = url
+        for _ in range(MAX_REDIRECTS):
+            try:
+                manager = self._manager(url)
+                response: urllib3.BaseHTTPResponse = manager.request(
+                    "GET", url, headers=headers, redirect=False, preload_content=False, retries=False
+                )
+            except (HTTPError, OSError) as error:
+                raise StreamError(f"{host_of(url)} can't be reached: {_plain(error)}") from error
+            target = response.headers.get("Location")
+            if response.status not in (301, 302, 303, 307, 308) or not target:
+                _check_status(response, redirected=url != first, url=url)
+                return response
+            response.drain_conn()
+            target = urljoin(url, target)
+            if _origin(target) != _origin(url):
+                headers = {k: v for k, v in headers.items() if k.lower() not in SECRET_HEADERS}
+            url = target
+        raise StreamError(f"{host_of(first)} redirects in a circle")
+
+    def _manager(self, url: str) -> Any:
+        import urllib3
+
+        proxy = proxy_for(url)
+        if proxy not in self._managers:
+            timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
+            if proxy is None:
+                self._managers[proxy] = urllib3.PoolManager(timeout=timeout, maxsize=8)
+            else:
+                self._managers[proxy] = urllib3.ProxyManager(proxy, timeout=timeout, maxsize=8)
+        return self._managers[proxy]
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for `url`; loopback never goes through one."""
+    from urllib.request import getproxies, proxy_bypass
+
+    host = urlsplit(url).hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    return proxies.get(urlsplit(url).scheme) or proxies.get("all")
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL, for messages: the rest may hold a signature."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _plain(error: BaseException) -> str:
+    """Say an error without the URL, which urllib3 likes to quote."""
+    cause = error.__cause__ or error
+    text = str(cause).rpartition(": ")[2].strip(" ')\"") or type(cause).__name__
+    return text if "://" not in text and "?" not in text else type(cause).__name__
+
+
+def _check_status(response: urllib3.BaseHTTPResponse, *, redirected: bool, url: str) -> None:
+    status = response.status
+    if status in (200, 206):
+        return
+    host = host_of(url)
+    wait_s = _retry_after_s(response)
+    response.drain_conn()
+    if status in (401, 403, 410) and redirected:
+        raise StreamError(f"{host} refused its signed address ({status})", refused=True)
+    if status in (401, 403, 407):
+        raise AccessError(f"{host} refuses the file ({status})")
+    if status in (404, 410):
+        raise NotFoundError(f"{host} has no such file ({status})")
+    if status == 429:
+        raise StreamError(f"{host} is busy ({status})", retry_after_s=wait_s or 5.0)
+    raise StreamError(f"{host} answered {status}", retry_after_s=wait_s)
+
+
+def _retry_after_s(response: urllib3.BaseHTTPResponse) -> float:
+    """Return the seconds of `Retry-After` (RFC 9110 10.2.3), at most 5 minutes."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), 300.0) if text.isdigit() else 0.0
+
+
+def _checked_stream(response: urllib3.BaseHTTPResponse, url: str, offset: int, size_bytes: int) -> Stream:
+    """Return the stream positioned at `offset`, after checking that it is the file asked for."""
+    host = host_of(url)
+    content_type = response.headers.get("Content-Type", "")
+    if content_type.startswith("text/html"):
+        raise StreamError(f"{host} sent an HTML page instead of the file: a log-in page of the network?")
+    if response.status == 206:
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != offset:
+            raise StreamError(f"{host} sent another range than asked for")
+        _check_size(host, match[3], size_bytes)
+        return Stream(response, offset)
+    _check_size(host, response.headers.get("Content-Length", "*"), size_bytes)
+    stream = Stream(response, 0)
+    while stream.offset < offset:  # the server ignores ranges: read up to where we are
+        if not stream.read(min(1 << 20, offset - stream.offset)):
+            raise StreamError(f"{host} ended the file early")
+    return stream
+
+
+def _check_size(host: str, announced: str, size_bytes: int) -> None:
+    if announced.isdigit() and int(announced) != size_bytes:
+        raise StreamError(f"{host} has a file of {int(announced):,} bytes, not of {size_bytes:,}")

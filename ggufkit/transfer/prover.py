@@ -1,0 +1,126 @@
+"""Proving digests of a file while it is written.
+
+A proof's thread reads what is in the target behind the writer, so it proves what is on the disk
+(in the page cache, at first), whatever order the bytes came in and whichever process wrote them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from dataclasses import dataclass
+
+from ggufkit.errors import IntegrityError
+from ggufkit.transfer.journal import Range, joined
+
+BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A digest to be taken of bytes and of ranges of the target, in order."""
+
+    name: str
+    """What the digest is of, for messages: a shard, the merged file."""
+    pieces: tuple[bytes | Range, ...]
+    """What is hashed: literal bytes, or `(start, end)` in the target."""
+    expected: str | None
+    """The SHA-256 that must come out, bare hex; None to take it only."""
+
+
+class Prover:
+    """Hashes along with the writer, one thread per proof."""
+
+    def __init__(self, fd: int, proofs: tuple[Proof, ...], written: list[Range]) -> None:
+        """Begin proofs over the open file `fd`, of which the ranges `written` are there already."""
+        self._fd = fd
+        self._ranges = joined(written)
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._errors: list[BaseException] = []
+        self.digests: dict[str, str] = {}
+        self._threads = [threading.Thread(target=self._run, args=(p,), daemon=True) for p in proofs]
+        for thread in self._threads:
+            thread.start()
+
+    def wrote(self, start: int, end: int) -> None:
+        """Say that `[start, end)` is there; raises what a proof found in the meantime."""
+        with self._changed:
+            self._ranges = joined([*self._ranges, (start, end)])
+            self._changed.notify_all()
+        self._raise()
+
+    def finish(self) -> dict[str, str]:
+        """Wait for all proofs; returns their digests by name, or raises IntegrityError."""
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join(0.2)  # a join without a limit would not hear Ctrl-C everywhere
+        self._raise()
+        return self.digests
+
+    def stop(self) -> None:
+        """Give up all proofs."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _raise(self) -> None:
+        if self._errors:
+            raise self._errors[0]
+
+    def _run(self, proof: Proof) -> None:
+        try:
+            digest = self._digest(proof)
+        except OSError as error:
+            self._errors.append(error)
+            return
+        if digest is None:
+            return
+        self.digests[proof.name] = digest
+        if proof.expected is not None and digest != proof.expected:
+            self._errors.append(DigestMismatch(proof.name, digest, proof.expected))
+
+    def _digest(self, proof: Proof) -> str | None:
+        sha256 = hashlib.sha256()
+        for piece in proof.pieces:
+            if isinstance(piece, bytes):
+                sha256.update(piece)
+            elif not self._hash_range(sha256, *piece):
+                return None
+        return sha256.hexdigest()
+
+    def _hash_range(self, sha256: hashlib._Hash, start: int, end: int) -> bool:
+        """Hash `[start, end)` of the target as it becomes available; False when stopped."""
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        while start < end:
+            there = self._wait_for(start, min(start + BLOCK_BYTES, end))
+            if there <= start:
+                return False
+            n = os.preadv(self._fd, [buffer[: there - start]], start)
+            if n == 0:
+                raise OSError("the target shrank while it was written")
+            sha256.update(buffer[:n])
+            start += n
+        return True
+
+    def _wait_for(self, start: int, end: int) -> int:
+        """Wait until all of `[start, end)` is there; returns `end`, or `start` when stopped."""
+        with self._changed:
+            while not self._stopped:
+                if any(a <= start and end <= b for a, b in self._ranges):
+                    return end
+                self._changed.wait()
+            return start
+
+
+class DigestMismatch(IntegrityError):
+    """A file's SHA-256 is not the published one."""
+
+    def __init__(self, name: str, digest: str, expected: str) -> None:
+        super().__init__(f"{name}: SHA-256 is {digest}, expected {expected}")
+        self.name = name
+        self.digest = digest
+        self.expected = expected
