@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -243,22 +244,20 @@ def _clone(source: int, target: int) -> bool:
 
 def _copy_bytes(source: int, target: int, progress: Progress) -> None:
     """Copy all bytes, in the kernel where it can; the offsets of both descriptors are at 0."""
-    in_kernel = hasattr(os, "copy_file_range")
+    in_kernel: Callable[[int, int, int], int] | None = getattr(os, "copy_file_range", None)
     while True:
         try:
-            n_bytes = _step_in_kernel(source, target) if in_kernel else _step(source, target)
+            n_bytes = in_kernel(source, target, COPY_STEP_BYTES) if in_kernel else _step(source, target)
         except OSError as error:
-            if not in_kernel or error.errno not in _CANNOT_CLONE:
+            if in_kernel is None or error.errno not in _CANNOT_CLONE:
                 raise
-            in_kernel = False  # both offsets are where the last whole step left them
-            continue
-        if n_bytes == 0:
+            n_bytes = 0
+        if n_bytes:
+            progress.advance(n_bytes)
+        elif in_kernel is None:
             return
-        progress.advance(n_bytes)
-
-
-def _step_in_kernel(source: int, target: int) -> int:
-    return os.copy_file_range(source, target, COPY_STEP_BYTES)
+        else:
+            in_kernel = None  # refused, or at the end: a plain read goes on from here, or agrees
 
 
 def _step(source: int, target: int) -> int:
