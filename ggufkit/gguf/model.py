@@ -49,11 +49,15 @@ class Attention:
     sliding_window_tokens: int | None
     """How far back a sliding-window layer looks, tokens."""
     sliding_window_pattern: int | tuple[bool, ...] | None
-    """Every n-th layer is a full one, or for each layer whether it has the window."""
+    """Every n-th layer is a full one, or for each layer (the rest: no) whether it has the window."""
     n_shared_kv_layers: int | None
     """Last layers that use the cache of earlier ones."""
+    rope_dimension_count: int | None
+    """Elements of a key that carry its position."""
     indexer_key_length: int | None
     """Elements of the indexer's key (sparse attention, DSA)."""
+    indexer_layers: tuple[bool, ...] | None
+    """For each layer whether it has an indexer of its own (`attention.indexer.types`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,11 @@ class Experts:
     n_experts: int
     """Routed experts of a layer."""
     n_used: int | None
-    """Routed experts that a token uses."""
+    """Routed experts that a token uses; the most, where layers differ."""
     n_shared: int | None
     """Experts that every token uses."""
     feed_forward_length: int | None
-    """Elements of a routed expert's hidden layer."""
+    """Elements of a routed expert's hidden layer; the most, where layers differ."""
     n_leading_dense_layers: int | None
     """First layers without experts."""
 
@@ -86,10 +90,16 @@ class Recurrent:
     """Rank of the time step (`ssm.time_step_rank`)."""
     n_groups: int | None
     """Groups (`ssm.group_count`)."""
+    kda_head_size: int | None
+    """Elements of a head of Kimi's delta attention (`kda.head_dim`)."""
     wkv_head_size: int | None
     """Elements of an RWKV head (`wkv.head_size`)."""
+    n_token_shifts: int | None
+    """Embeddings that an RWKV layer keeps (`token_shift_count`)."""
     shortconv_cache: int | None
     """Width of a short convolution, tokens (`shortconv.l_cache`)."""
+    layers: tuple[bool, ...] | None
+    """For each layer (the rest: no) whether it is recurrent (`attention.recurrent_layers`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +187,9 @@ def model_info(headers: Sequence[Header]) -> ModelInfo:
     )
 
 
+_NO_FLAGS = (ValueType.STRING, ValueType.FLOAT32, ValueType.FLOAT64)
+
+
 class Keys:
     """The metadata of one header, read with checks; short names stand for `<architecture>.<name>`."""
 
@@ -222,15 +235,26 @@ class Keys:
             return None
         if not isinstance(entry.value, ArraySpan):
             return (self.checked(entry, entry.value),) * n_layers
-        values = self.array(entry, n_layers)
-        return tuple(self.checked(entry, value) for value in values)
+        if entry.value.n_elements != n_layers:
+            raise self.fail(entry, f"has {entry.value.n_elements} elements for {n_layers} layers")
+        return tuple(self.checked(entry, value) for value in self.header.array(entry.key))
 
-    def array(self, entry: KV, n_layers: int | None) -> list[object]:
-        """Decode an array that must have one element for each layer."""
-        n = entry.value.n_elements if isinstance(entry.value, ArraySpan) else 0
-        if n != n_layers:
-            raise self.fail(entry, f"has {n} elements for {n_layers} layers")
-        return self.header.array(entry.key)
+    def most(self, name: str, n_layers: int | None, limit: int | None = None) -> int | None:
+        """Return the greatest of a value that layers may have in common or each for itself."""
+        entry, values = self.entry(name), self.per_layer(name, n_layers)
+        return self.checked(entry, max(values), limit) if entry and values else None
+
+    def flags(self, name: str) -> tuple[bool, ...] | None:
+        """Return an array of yes and no for the first layers; None when the key is absent."""
+        entry = self.entry(name)
+        if entry is None:
+            return None
+        span = entry.value
+        if not isinstance(span, ArraySpan) or span.element_type in _NO_FLAGS:
+            raise self.fail(entry, "is no array of bools")
+        if span.n_elements > MAX_LAYERS:
+            raise self.fail(entry, f"has {span.n_elements:,} elements; {MAX_LAYERS} are possible")
+        return tuple(bool(value) for value in self.header.array(entry.key))
 
 
 def _kind(keys: Keys, tensors: Sequence[TensorInfo]) -> Kind:
@@ -292,21 +316,19 @@ def _attention(keys: Keys, n_layers: int | None) -> Attention | None:
         q_lora_rank=keys.count("attention.q_lora_rank"),
         kv_lora_rank=keys.count("attention.kv_lora_rank"),
         sliding_window_tokens=keys.count("attention.sliding_window"),
-        sliding_window_pattern=_pattern(keys, n_layers),
+        sliding_window_pattern=_pattern(keys),
         n_shared_kv_layers=keys.count("attention.shared_kv_layers", n_layers),
+        rope_dimension_count=keys.count("rope.dimension_count"),
         indexer_key_length=keys.count("attention.indexer.key_length"),
+        indexer_layers=keys.flags("attention.indexer.types"),
     )
 
 
-def _pattern(keys: Keys, n_layers: int | None) -> int | tuple[bool, ...] | None:
+def _pattern(keys: Keys) -> int | tuple[bool, ...] | None:
     entry = keys.entry("attention.sliding_window_pattern")
-    if entry is None:
-        return None
-    if not isinstance(entry.value, ArraySpan):
-        return keys.checked(entry, entry.value, MAX_LAYERS)
-    if entry.value.element_type in (ValueType.STRING, ValueType.FLOAT32, ValueType.FLOAT64):
-        raise keys.fail(entry, "is no array of bools")
-    return tuple(bool(value) for value in keys.array(entry, n_layers))
+    if entry is None or isinstance(entry.value, ArraySpan):
+        return keys.flags("attention.sliding_window_pattern")
+    return keys.checked(entry, entry.value, MAX_LAYERS)
 
 
 def _experts(keys: Keys, n_layers: int | None) -> Experts | None:
@@ -315,9 +337,9 @@ def _experts(keys: Keys, n_layers: int | None) -> Experts | None:
         return None
     return Experts(
         n_experts=n_experts,
-        n_used=keys.count("expert_used_count", n_experts),
+        n_used=keys.most("expert_used_count", n_layers, n_experts),
         n_shared=keys.count("expert_shared_count"),
-        feed_forward_length=keys.count("expert_feed_forward_length"),
+        feed_forward_length=keys.most("expert_feed_forward_length", n_layers),
         n_leading_dense_layers=keys.count("leading_dense_block_count", n_layers),
     )
 
@@ -329,7 +351,10 @@ def _recurrent(keys: Keys) -> Recurrent | None:
         state_size=keys.count("ssm.state_size"),
         time_step_rank=keys.count("ssm.time_step_rank"),
         n_groups=keys.count("ssm.group_count"),
+        kda_head_size=keys.count("kda.head_dim"),
         wkv_head_size=keys.count("wkv.head_size"),
+        n_token_shifts=keys.count("token_shift_count"),
         shortconv_cache=keys.count("shortconv.l_cache"),
+        layers=keys.flags("attention.recurrent_layers"),
     )
-    return None if found == Recurrent(*[None] * 7) else found
+    return None if found == Recurrent(*[None] * 10) else found
