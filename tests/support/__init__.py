@@ -1,0 +1,1 @@
+"""What several test folders share: real runtimes started and stopped."""
