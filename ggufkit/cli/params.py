@@ -65,3 +65,10 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
 model_argument = click.argument("model", required=False, metavar="[MODEL]")
+source_option = click.option(
+    "--source",
+    type=click.Choice(["auto", "hf", "modelscope"]),
+    default="auto",
+    show_default=True,
+    help="Which hub to ask.",
+)

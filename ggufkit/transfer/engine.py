@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ggufkit.errors import IntegrityError, NoSpaceError
 from ggufkit.gguf.layout import Layout, Literal
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.copying import write_all
+from ggufkit.transfer.disk import fsync_folder
 from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import Proof, Prover
 from ggufkit.transfer.sources import Source
@@ -161,20 +162,5 @@ def _publish(job: Job, journal: Journal) -> None:
         # Another process on the same target was first; its file has the same, proven bytes.
         if not job.target.exists() or job.target.stat().st_size != job.layout.n_bytes:
             raise
-    sync_folder(job.target.parent)
+    fsync_folder(job.target.parent)
     journal.forget()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable, where the system can (Windows can't open folders)."""
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def needed_bytes(jobs: Sequence[Job]) -> int:
-    """Return how many bytes the jobs still have to write."""
-    return sum(job.layout.n_bytes - resumable_bytes(job) for job in jobs)

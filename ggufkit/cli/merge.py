@@ -1,0 +1,98 @@
+"""`ggufkit merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ggufkit.cli.params import dry_run_option, force_option, model_argument, output_options
+from ggufkit.cli.render import Out, count_text, size_text
+
+if TYPE_CHECKING:
+    from ggufkit.verbs.merge import MergePlan, MergeReport
+
+
+@click.command("merge", short_help="Make one file of a model's shards.")
+@model_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file to write.")
+@click.option("--keep-split-keys", is_flag=True, help="Write what llama-gguf-split --merge writes.")
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Take and check digests on the way."
+)
+@force_option
+@dry_run_option
+@output_options
+def command(
+    out: Out,
+    model: str | None,
+    output: Path | None,
+    keep_split_keys: bool,
+    verify: bool,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """Make one file of a model's shards.
+
+    \b
+    Examples:
+      ggufkit merge
+      ggufkit merge DeepSeek-R1-GGUF
+      ggufkit merge model-00001-of-00004.gguf -o model.gguf
+
+    MODEL is any shard, or their folder; left out, the model at hand. The file gets the set's name and
+    lies beside the shards' folder. It is what was there before the split, byte for byte; with
+    --keep-split-keys it is what llama-gguf-split would make of the shards. All shards are checked
+    before the first byte is written, and they are only read.
+
+    llama.cpp and LM Studio load shards as they are: they need no merge. Ollama does.
+    """
+    from ggufkit.verbs.locate import find_model
+    from ggufkit.verbs.merge import merge, plan_merge
+
+    found = find_model(model, shards=True)
+    if model is None:
+        out.say(f"model: {found.files[0].parent / found.name}")
+    plan = plan_merge(found, output=output, keep_split_keys=keep_split_keys, verify=verify, force=force)
+    for warning in plan.warnings:
+        out.warn(warning)
+    if dry_run:
+        return _show_plan(out, plan)
+    _show_report(out, merge(plan, out.progress()))
+    return None
+
+
+def _show_plan(out: Out, plan: MergePlan) -> None:
+    action = "write" if not plan.exists else "replace" if plan.force else "compare"
+    text = (
+        f"{action} {plan.output}: {size_text(plan.n_bytes)} from {count_text(plan.n_shards, 'shard')}, "
+        f"{size_text(plan.free_bytes)} free"
+    )
+    if plan.job is None:
+        action, text = "none", f"{plan.output} is one file already"
+    document = {
+        "output": plan.output,
+        "action": action,
+        "n_bytes": plan.n_bytes,
+        "n_shards": plan.n_shards,
+        "free_bytes": plan.free_bytes,
+    }
+    out.say("[dry run] nothing is written")
+    out.result(document, text, quiet=[plan.output])
+
+
+def _show_report(out: Out, report: MergeReport) -> None:
+    size = size_text(report.n_bytes)
+    if report.already and report.n_shards == 1:
+        text = f"{report.output} is one file already: nothing to merge"
+    elif report.already:
+        text = f"{report.output} is there already and sound: {size}"
+    else:
+        text = (
+            f"{report.output}: {size} from {count_text(report.n_shards, 'shard')} in {report.seconds:.1f} s"
+        )
+    if report.sha256 is not None:
+        text += f"\nsha256: {report.sha256}"
+    out.result(report, text, quiet=[report.output])
+    out.hint("next: ggufkit ollama-import")

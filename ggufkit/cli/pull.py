@@ -1,0 +1,103 @@
+"""`ggufkit pull`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ggufkit.cli.params import dry_run_option, output_options, source_option
+from ggufkit.cli.quants import quants_table
+from ggufkit.cli.render import Out, count_text, size_text, table
+from ggufkit.errors import printable
+
+if TYPE_CHECKING:
+    from ggufkit.verbs.pull import PullPlan, PullReport
+
+
+@click.command("pull", short_help="Get a quant from ModelScope or Hugging Face.")
+@click.argument("ref", metavar="REF")
+@click.option("--quant", metavar="Q", help="Which quant, e.g. UD-IQ2_XXS; or a file's path in the repo.")
+@source_option
+@click.option("--revision", metavar="REV", help="Branch, tag or commit.")
+@click.option("--local-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where it goes. [./NAME]")
+@dry_run_option
+@output_options
+def command(
+    out: Out,
+    ref: str,
+    quant: str | None,
+    source: str,
+    revision: str | None,
+    local_dir: Path | None,
+    dry_run: bool,
+) -> None:
+    """Get a quant from ModelScope or Hugging Face.
+
+    \b
+    Examples:
+      ggufkit pull unsloth/DeepSeek-R1-GGUF --quant UD-IQ2_XXS
+      ggufkit pull ms:unsloth/DeepSeek-R1-GGUF:UD-IQ1_S --local-dir /data/r1
+
+    Every byte is checked against the published SHA-256 while it arrives. Stop it at any time: the
+    same command goes on where it stopped. Without --quant the only quant there is is taken.
+
+    Files go to ./NAME/<path in the repo>; what was pulled is recorded in NAME/.ggufkit.
+    """
+    from ggufkit.hubs.quants import QuantError
+    from ggufkit.verbs.pull import plan_pull, pull
+
+    progress = out.progress()
+    try:
+        plan = plan_pull(
+            ref, quant=quant, source=source, revision=revision, local_dir=local_dir, progress=progress
+        )
+    except QuantError as error:
+        out.say(quants_table(error.quants))
+        raise
+    if dry_run:
+        return _show_plan(out, plan)
+    out.say(
+        f"{plan.repo.listing.hub}: {plan.quant.name}, {count_text(len(plan.files), 'file')}, "
+        f"{size_text(plan.total_bytes)} to {plan.root}"
+    )
+    try:
+        report = pull(plan, progress)
+    except KeyboardInterrupt:
+        progress.finish()
+        out.say("")
+        raise
+    _show_report(out, report)
+    return None
+
+
+def _show_plan(out: Out, plan: PullPlan) -> None:
+    rows = [(size_text(f.size_bytes), f.state, f.target) for f in plan.files]
+    text = table(("SIZE", "ACTION", "FILE"), rows, right=[0])
+    text += f"\n{size_text(plan.needed_bytes)} to fetch, {size_text(plan.free_bytes)} free"
+    document = {
+        "repo_id": plan.repo.ref.repo_id,
+        "hub": plan.repo.listing.hub,
+        "quant": plan.quant.name,
+        "root": plan.root,
+        "files": plan.files,
+        "total_bytes": plan.total_bytes,
+        "needed_bytes": plan.needed_bytes,
+        "free_bytes": plan.free_bytes,
+    }
+    out.say("[dry run] nothing is written")
+    out.result(document, text, quiet=[f.target for f in plan.files])
+
+
+def _show_report(out: Out, report: PullReport) -> None:
+    states = [f.state for f in report.files]
+    words = {"kept": "kept", "resume": "resumed", "download": "downloaded"}
+    done = ", ".join(f"{states.count(s)} {word}" for s, word in words.items() if s in states)
+    checked = "SHA-256 checked"
+    if report.n_unproven:
+        checked = f"{report.n_unproven} without a published digest"
+    files = count_text(len(report.files), "file")
+    text = f"{files}, {size_text(report.total_bytes)} in {report.root} ({done}), {checked}"
+    out.result(report, printable(text), quiet=[f.target for f in report.files])
+    out.hint("next: ggufkit fit, ggufkit merge" if len(report.files) > 1 else "next: ggufkit fit")

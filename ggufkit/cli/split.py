@@ -1,0 +1,75 @@
+"""`ggufkit split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ggufkit.cli.params import SHARD_SIZE, dry_run_option, force_option, model_argument, output_options
+from ggufkit.cli.render import Out, count_text, size_text, table
+
+
+@click.command("split", short_help="Cut a file into shards.")
+@model_argument
+@click.option("--max-size", type=SHARD_SIZE, metavar="SIZE", help="Tensor data in a shard at most, e.g. 48G.")
+@click.option("--max-tensors", type=click.IntRange(1), metavar="N", help="Tensors in a shard at most. [128]")
+@click.option("--no-tensor-first", is_flag=True, help="Put only metadata into the first shard.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where they go.")
+@force_option
+@dry_run_option
+@output_options
+def command(
+    out: Out,
+    model: str | None,
+    max_size: int | None,
+    max_tensors: int | None,
+    no_tensor_first: bool,
+    output: Path | None,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """Cut a file into shards.
+
+    \b
+    Examples:
+      ggufkit split model.gguf --max-size 48G
+      ggufkit split model.gguf --max-tensors 256 -o shards
+
+    The shards are those of llama-gguf-split, byte for byte. They go into a folder called like the
+    model, beside it. The file itself is only read.
+    """
+    from ggufkit.verbs.locate import find_model
+    from ggufkit.verbs.split import plan_split, split
+
+    found = find_model(model)
+    if model is None:
+        out.say(f"model: {found.files[0]}")
+    plan = plan_split(
+        found,
+        max_tensors=max_tensors,
+        max_bytes=max_size,
+        no_tensor_first=no_tensor_first,
+        output=output,
+        force=force,
+    )
+    if dry_run:
+        rows = [
+            (size_text(j.layout.n_bytes), "there" if j.target in plan.existing else "write", j.target)
+            for j in plan.jobs
+        ]
+        text = table(("SIZE", "ACTION", "FILE"), rows, right=[0])
+        text += f"\n{size_text(plan.n_bytes)} in all, {size_text(plan.free_bytes)} free"
+        document = {
+            "shards": [
+                {"path": p, "n_bytes": j.layout.n_bytes} for p, j in zip(plan.paths, plan.jobs, strict=True)
+            ]
+        }
+        out.say("[dry run] nothing is written")
+        out.result(document, text, quiet=plan.paths)
+        return
+    report = split(plan, out.progress())
+    where = report.shards[0].path.parent
+    done = "there already" if report.already else f"in {report.seconds:.1f} s"
+    text = f"{count_text(len(report.shards), 'shard')} in {where}: {size_text(report.n_bytes)}, {done}"
+    out.result(report, text, quiet=[s.path for s in report.shards])

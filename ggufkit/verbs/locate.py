@@ -1,0 +1,190 @@
+"""Which model a command means: a file, any shard, a folder, a repo, or the one at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufkit.errors import FormatError, NotFoundError
+from ggufkit.gguf.header import Header
+from ggufkit.gguf.shards import ShardName, check_set, is_shard, parse_shard_name
+from ggufkit.hubs.hub import is_ref
+from ggufkit.transfer.sources import open_header
+from ggufkit.verbs.record import Record, find_record, last_pulled, records_in
+
+MMPROJ_PREFIX = "mmproj"  # llama.cpp, LM Studio: the projector beside a model, never the model itself
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model on this machine: one file, or a set of shards."""
+
+    name: str
+    """The file's name without `.gguf` and shard numbers."""
+    files: tuple[Path, ...]
+    """The file, or all shards that are there, in order."""
+    missing: tuple[str, ...] = ()
+    """Names of shards that are not there."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the files."""
+        return self.files[0].parent
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the files are shards by their names."""
+        return parse_shard_name(self.files[0].name) is not None
+
+    @property
+    def record(self) -> Record | None:
+        """What a pull or a merge recorded of the files."""
+        return find_record(self.files[0])
+
+    def headers(self) -> tuple[Header, ...]:
+        """Return the checked headers of all files; raises FormatError when the set is not whole."""
+        if self.missing:
+            n = len(self.missing)
+            reason = f"{n} of {len(self.files) + n} shards missing: {', '.join(self.missing[:3])}"
+            hint = "pull the set again: only what is missing is fetched"
+            raise FormatError(str(self.folder / self.name), reason, hint=hint)
+        headers = tuple(open_header(path) for path in self.files)
+        if self.is_sharded:
+            return check_set(headers).headers
+        if is_shard(headers[0]):
+            reason = "is one shard of several, but not named like one (…-00001-of-0000N.gguf)"
+            raise FormatError(str(self.files[0]), reason, hint="give it back its published name")
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """The headers of a model, local or on a hub."""
+
+    name: str
+    """The file's name without `.gguf` and shard numbers."""
+    headers: tuple[Header, ...]
+    """One header, or one per shard."""
+    where: str
+    """The file or folder, or the repo."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(h.file_size_bytes for h in self.headers)
+
+
+def load_headers(argument: str | None, *, source: str = "auto") -> LoadedModel:
+    """Return the headers of the model that `argument` names; those on a hub are read by range."""
+    if argument is not None and is_ref(argument):
+        from ggufkit.verbs.remote import remote_headers
+
+        return remote_headers(argument, source)
+    model = find_model(argument)
+    where = model.folder if model.is_sharded else model.files[0]
+    return LoadedModel(model.name, model.headers(), str(where))
+
+
+def find_model(argument: str | None = None, *, cwd: Path | None = None, shards: bool = False) -> LocalModel:
+    """Return the local model that `argument` (a file, any shard, a folder, nothing) means.
+
+    A set of shards and the file merged from it are one model; the merged file stands for it, unless
+    `shards` asks for the shards. Raises NotFoundError when there is none, or more than one.
+    """
+    if argument is None:
+        return _at_hand(cwd or Path.cwd(), shards)
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        return _only(models_in(path, shards), f"{path}", shards)
+    if not path.exists():
+        raise NotFoundError(f"{path}: no such file", hint=_near(path))
+    return _of_file(path)
+
+
+def _of_file(path: Path) -> LocalModel:
+    name = parse_shard_name(path.name)
+    if name is None:
+        return LocalModel(_stem(path), (path,))
+    return _set(path.parent, name)
+
+
+def _set(folder: Path, name: ShardName) -> LocalModel:
+    paths = [folder / n.file_name() for n in name.siblings()]
+    there = tuple(p for p in paths if p.exists())
+    missing = tuple(p.name for p in paths if p not in there)
+    return LocalModel(name.prefix, there, missing)
+
+
+def _at_hand(cwd: Path, shards: bool) -> LocalModel:
+    """Return the model in the current folder or one folder down, else the one pulled last."""
+    found = models_in(cwd, shards)
+    if len(found) == 1:
+        return found[0]
+    last = last_pulled()
+    paths = [p for p in last.paths() if p.exists()] if last else []
+    if paths:
+        pulled = _preferred(_of_file(paths[0]), shards)
+        if not found or pulled.files[0].absolute() in (m.files[0].absolute() for m in found):
+            return pulled
+    return _only(found, "this folder", shards)
+
+
+def _preferred(model: LocalModel, shards: bool) -> LocalModel:
+    """Return the merged file that stands for the set, when it is there and wanted."""
+    merged = [p for p in merged_names(model) if p.exists()]
+    return _of_file(merged[0]) if merged and not shards else model
+
+
+def merged_names(model: LocalModel) -> tuple[Path, ...]:
+    """Return where the file merged from a set may lie: beside its folder, or beside the shards."""
+    name = f"{model.name}.gguf"
+    return (model.folder.parent / name, model.folder / name) if model.is_sharded else ()
+
+
+def models_in(folder: Path, shards: bool = False) -> list[LocalModel]:
+    """Return the models in `folder`, one folder down, and those recorded there."""
+    folders = [folder, *sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))]
+    paths = [p for f in folders for p in sorted(f.glob("*.gguf")) if p.is_file()]
+    paths += [p for f in folders for r in records_in(f) for p in r.paths() if p.exists()]
+    return _grouped(paths, shards)
+
+
+def _grouped(paths: Iterable[Path], shards: bool) -> list[LocalModel]:
+    models: dict[tuple[Path, ...], LocalModel] = {}
+    for path in paths:
+        if not path.name.lower().startswith(MMPROJ_PREFIX):
+            model = _of_file(path)
+            models.setdefault(tuple(p.absolute() for p in model.files), model)
+    merged = {p.absolute(): m for m in models.values() for p in merged_names(m)}
+    out = []
+    for files, model in models.items():
+        if files[0] in merged and shards:
+            continue  # the shards stand for it
+        if model.is_sharded and not shards and any(p.exists() for p in merged_names(model)):
+            continue  # the merged file stands for it
+        out.append(model)
+    return out
+
+
+def _only(models: list[LocalModel], where: str, shards: bool) -> LocalModel:
+    if len(models) == 1:
+        return models[0]
+    if not models:
+        hint = "ggufkit pull REF --quant Q gets one; or name a file, a shard or a folder"
+        raise NotFoundError(f"no model in {where}", hint=hint)
+    names = "\n".join(f"  {m.files[0]}" for m in models[:20])
+    raise NotFoundError(f"{len(models)} models in {where}:\n{names}", hint="name one of them")
+
+
+def _near(path: Path) -> str | None:
+    import difflib
+
+    folder = path.parent
+    names = [p.name for p in folder.glob("*")] if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {folder / near[0]}?" if near else None
+
+
+def _stem(path: Path) -> str:
+    return path.name[:-5] if path.name.lower().endswith(".gguf") else path.name

@@ -1,0 +1,240 @@
+"""Make one file of a set of shards: one new header, one range copy per shard."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufkit.errors import NoSpaceError, TargetExistsError, UsageError
+from ggufkit.gguf.header import Header
+from ggufkit.gguf.layout import Layout, Literal, merge_layout
+from ggufkit.gguf.shards import ShardSet, check_set
+from ggufkit.hubs.manifest import Manifest, ManifestFile
+from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.disk import free_bytes
+from ggufkit.transfer.engine import Job, resumable_bytes, write
+from ggufkit.transfer.prover import Proof
+from ggufkit.transfer.sources import LocalSource
+from ggufkit.verbs.locate import LocalModel
+from ggufkit.verbs.record import Record, digests, journal_path, records_in, write_record
+from ggufkit.verbs.sound import has_same_header, is_same_content
+
+MERGED = "the merged file"
+
+
+@dataclass(frozen=True, slots=True)
+class MergePlan:
+    """What a merge would do; every check of the set has passed."""
+
+    model: LocalModel
+    """The shards (or the one file that needs no merging)."""
+    output: Path
+    """The file to be written."""
+    n_shards: int
+    """How many shards go into it."""
+    n_bytes: int
+    """Its size."""
+    job: Job | None
+    """The work; None when the model is one file already."""
+    exists: bool
+    """Whether there is something under the output's name."""
+    force: bool
+    """Whether that may be replaced."""
+    free_bytes: int
+    """Free room on the output's disk."""
+    warnings: tuple[str, ...]
+    """Oddities of the shards that do not hinder."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What a merge came to."""
+
+    output: Path
+    """The merged file."""
+    n_bytes: int
+    """Its size."""
+    n_shards: int
+    """How many shards went into it."""
+    sha256: str | None
+    """Its digest, bare hex; None when it was not taken."""
+    already: bool
+    """Whether the sound merged file was there already."""
+    seconds: float
+    """How long it took."""
+
+
+def plan_merge(
+    model: LocalModel,
+    *,
+    output: Path | None = None,
+    keep_split_keys: bool = False,
+    verify: bool = True,
+    force: bool = False,
+) -> MergePlan:
+    """Check the set and lay out the merged file; nothing is written.
+
+    With `verify` the merged file's digest is taken, and each shard's checked that has a published one.
+    Raises FormatError for a set that is not whole and sound, UsageError for an output that is an input.
+    """
+    headers = model.headers()
+    if not model.is_sharded:
+        return _nothing_to_do(model, headers[0])
+    shards = check_set(headers)
+    output = output or default_output(model)
+    if output.is_dir():
+        output = output / f"{model.name}.gguf"
+    _check_output(model, output)
+    layout = merge_layout(shards, keep_split_keys=keep_split_keys)
+    record = model.record
+    sources = tuple(_source(path, record) for path in model.files)
+    proofs = _proofs(layout, shards, sources) if verify else ()
+    root = record.root if record is not None else output.parent
+    job = Job(output, layout, sources, journal_path(root, output), proofs)
+    return MergePlan(
+        model=model,
+        output=output,
+        n_shards=len(headers),
+        n_bytes=layout.n_bytes,
+        job=job,
+        exists=output.exists(),
+        force=force,
+        free_bytes=free_bytes(output.parent),
+        warnings=shards.warnings,
+    )
+
+
+def merge(plan: MergePlan, progress: Progress = SILENT) -> MergeReport:
+    """Write the merged file; inputs are only read.
+
+    Raises TargetExistsError when something else has the output's name and `force` was not given,
+    NoSpaceError before the first byte, IntegrityError when a shard is not what was published.
+    """
+    began = time.monotonic()
+    if plan.job is None:
+        return _report(plan, digests().get(plan.output), True, began)
+    if plan.exists and not plan.force:
+        return _report(plan, _existing_digest(plan, plan.job, progress), True, began)
+    _check_room(plan, plan.job)
+    progress.start(f"merging {plan.output.name}", plan.n_bytes, resumable_bytes(plan.job))
+    try:
+        report = write(plan.job, progress)
+    finally:
+        progress.finish()
+    sha256 = report.digests.get(MERGED)
+    _remember(plan, plan.job, sha256)
+    return _report(plan, sha256, False, began)
+
+
+def default_output(model: LocalModel) -> Path:
+    """Return where a merged file goes: beside the shards' folder, or beside shards that share theirs.
+
+    A folder that holds nothing but this set is the set's own; then the file lies next to it.
+    """
+    own_folder = model.record is not None and model.folder.absolute() != model.record.root.absolute()
+    own_folder = own_folder or model.folder.name == model.name
+    folder = model.folder.parent if own_folder else model.folder
+    return folder / f"{model.name}.gguf"
+
+
+def _nothing_to_do(model: LocalModel, header: Header) -> MergePlan:
+    path = model.files[0]
+    size = header.file_size_bytes
+    return MergePlan(model, path, 1, size, None, True, False, free_bytes(path.parent), header.warnings)
+
+
+def _check_output(model: LocalModel, output: Path) -> None:
+    if not output.exists():
+        return
+    if any(output.samefile(path) for path in model.files):
+        raise UsageError(f"{output} is one of the shards", hint="name another file with --output")
+    if not output.is_file():
+        raise UsageError(f"{output} is no file", hint="name another file with --output")
+
+
+def _source(path: Path, record: Record | None) -> LocalSource:
+    sha256 = record.digest_of(path) if record is not None else None
+    return LocalSource(path, path.stat().st_size, sha256)
+
+
+def _proofs(layout: Layout, shards: ShardSet, sources: tuple[LocalSource, ...]) -> tuple[Proof, ...]:
+    """Return the proofs of the merged file, and of every shard that is not known to be sound."""
+    proofs = [Proof(MERGED, ((0, layout.n_bytes),), None)]
+    cache = digests()
+    for i, source in enumerate(sources):
+        if source.sha256 is not None and cache.get(source.path) != source.sha256:
+            proofs.append(_shard_proof(layout, i, shards.headers[i], source))
+    return tuple(proofs)
+
+
+def _shard_proof(layout: Layout, i: int, header: Header, source: LocalSource) -> Proof:
+    """Prove a shard from its header and the places in the merged file that its data go to."""
+    pieces: list[bytes | tuple[int, int]] = []
+    at = 0
+    with source.path.open("rb") as file:
+        for position, segment in layout.placed():
+            if isinstance(segment, Literal) or segment.source != i:
+                continue
+            pieces.append(_read(file.fileno(), at, segment.offset))
+            pieces.append((position, position + segment.n_bytes))
+            at = segment.offset + segment.n_bytes
+        pieces.append(_read(file.fileno(), at, header.file_size_bytes))
+    return Proof(source.path.name, tuple(pieces), source.sha256)
+
+
+def _read(fd: int, start: int, end: int) -> bytes:
+    return os.pread(fd, end - start, start)
+
+
+def _existing_digest(plan: MergePlan, job: Job, progress: Progress) -> str | None:
+    """Return the digest of what is there, when it is what would be written."""
+    known = digests().get(plan.output)
+    if known is not None and known in _merged_digests(plan) and has_same_header(plan.output, job.layout):
+        return known
+    if not is_same_content(plan.output, job.layout, job.sources, progress):
+        message = f"{plan.output} is there and is not what merging these shards gives"
+        raise TargetExistsError(message, hint="--force replaces it, --output names another file")
+    return known
+
+
+def _merged_digests(plan: MergePlan) -> set[str | None]:
+    """Return the digests that earlier merges recorded for the output's name."""
+    root = _record_root(plan)
+    return {r.digest_of(plan.output) for r in records_in(root) if not r.manifest.sources}
+
+
+def _record_root(plan: MergePlan) -> Path:
+    record = plan.model.record
+    return record.root if record is not None else plan.output.parent
+
+
+def _check_room(plan: MergePlan, job: Job) -> None:
+    need = plan.n_bytes - resumable_bytes(job)
+    if need > plan.free_bytes:
+        room = f"{need / 2**30:.1f} GiB to write, {plan.free_bytes / 2**30:.1f} GiB free"
+        raise NoSpaceError(f"{plan.output.parent}: {room}", hint="name a file on another disk with --output")
+
+
+def _remember(plan: MergePlan, job: Job, sha256: str | None) -> None:
+    cache = digests()
+    for source in job.sources:
+        if source.sha256 is not None and any(p.name == Path(source.name).name for p in job.proofs):
+            cache.put(Path(source.name), source.sha256)
+    if sha256 is None:
+        return
+    cache.put(plan.output, sha256)
+    record, root = plan.model.record, _record_root(plan)
+    try:
+        local = plan.output.absolute().relative_to(root.absolute()).as_posix()
+    except ValueError:
+        return  # on another disk: the digest is remembered, a record beside the file is not ours to make
+    quant = record.manifest.quant if record is not None else None
+    file = ManifestFile(local, plan.n_bytes, sha256, None)
+    write_record(root, Manifest(plan.output.stem, quant, (file,), ()), merged=True)
+
+
+def _report(plan: MergePlan, sha256: str | None, already: bool, began: float) -> MergeReport:
+    seconds = time.monotonic() - began
+    return MergeReport(plan.output, plan.n_bytes, plan.n_shards, sha256, already, seconds)

@@ -1,0 +1,232 @@
+"""Get a quant from a hub: every byte once, resumed, checked against the published digest."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ggufkit.errors import FormatError, IntegrityError, NoSpaceError
+from ggufkit.gguf.layout import whole_file
+from ggufkit.hubs.hub import RemoteFile
+from ggufkit.hubs.manifest import Manifest, ManifestFile, ManifestSource
+from ggufkit.hubs.quants import Quant
+from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.disk import free_bytes
+from ggufkit.transfer.engine import Job, resumable_bytes, write
+from ggufkit.transfer.http import Http
+from ggufkit.transfer.prover import Proof
+from ggufkit.transfer.sources import HubSource
+from ggufkit.verbs.listing import Repo, open_repo
+from ggufkit.verbs.locate import find_model
+from ggufkit.verbs.record import Record, digests, journal_path, remember_last, write_record
+
+RESERVE_BYTES = 64 << 20
+"""Room to be left on the disk: journals, records, what the file system needs for itself."""
+
+State = Literal["kept", "resume", "download"]
+
+
+@dataclass(frozen=True, slots=True)
+class PulledFile:
+    """One file of a pull."""
+
+    path: str
+    """Path in the repo."""
+    target: Path
+    """Where it goes."""
+    size_bytes: int
+    """Size of the whole file."""
+    sha256: str | None
+    """The published digest."""
+    state: State
+    """Whether it is there already, partly there, or not."""
+    resumed_bytes: int
+    """How much of it an earlier run left."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """What a pull would do; nothing was written to make it."""
+
+    repo: Repo
+    """The repo, listed."""
+    quant: Quant
+    """The quant that was meant."""
+    root: Path
+    """The folder that the repo's paths go below."""
+    files: tuple[PulledFile, ...]
+    """The files, in the order of shards."""
+    free_bytes: int
+    """Free room on the target's disk."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(f.size_bytes for f in self.files)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes that are still to be fetched."""
+        return sum(f.size_bytes - f.resumed_bytes for f in self.files if f.state != "kept")
+
+
+@dataclass(frozen=True, slots=True)
+class PullReport:
+    """What a pull came to."""
+
+    repo_id: str
+    """`owner/name`."""
+    quant: str
+    """The quant's name."""
+    hub: str
+    """The hub that served it."""
+    commit: str | None
+    """The commit that was pulled, where the hub names one."""
+    root: Path
+    """The folder that the files are below."""
+    files: tuple[PulledFile, ...]
+    """The files, with what had to be done for each."""
+    total_bytes: int
+    """Bytes of all files."""
+    fetched_bytes: int
+    """Bytes that this run fetched."""
+    n_unproven: int
+    """Files whose digest the hub does not publish."""
+    seconds: float
+    """How long it took."""
+
+
+def plan_pull(
+    ref: str,
+    *,
+    quant: str | None = None,
+    source: str = "auto",
+    revision: str | None = None,
+    local_dir: Path | None = None,
+    progress: Progress = SILENT,
+) -> PullPlan:
+    """List the repo, pick the quant, and look at what of it is there.
+
+    Raises NotFoundError (QuantError with the table for an unknown or ambiguous quant), AccessError,
+    NetworkError.
+    """
+    repo = open_repo(ref, source=source, revision=revision, progress=progress)
+    picked = repo.pick(quant)
+    root = local_dir if local_dir is not None else Path(repo.ref.repo_id.rpartition("/")[2])
+    files = tuple(_look_at(repo, root, file, progress) for file in picked.files)
+    return PullPlan(repo, picked, root, files, free_bytes(root))
+
+
+def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
+    """Fetch what is missing, prove it, and record the set.
+
+    Raises NoSpaceError before the first byte when the disk is too small, NetworkError when the hub
+    fails, IntegrityError when bytes are not the published ones, FormatError for an unsound set.
+    """
+    began = time.monotonic()
+    _check_room(plan)
+    record = _record(plan)
+    jobs = [_job(plan, f, progress) for f in plan.files if f.state != "kept"]
+    if jobs:
+        done = plan.total_bytes - plan.needed_bytes
+        progress.start(f"pulling {plan.quant.stem}", plan.total_bytes, done)
+        try:
+            for job in jobs:
+                _fetch(job, progress)
+        finally:
+            progress.finish()
+    remember_last(record)
+    _check_model(plan)
+    return _report(plan, time.monotonic() - began)
+
+
+def _look_at(repo: Repo, root: Path, file: RemoteFile, progress: Progress) -> PulledFile:
+    """Find out whether a file is there, by its remembered digest or else by reading it."""
+    target = root / file.path
+    state: State = "download"
+    resumed = 0
+    if target.is_file() and target.stat().st_size == file.size_bytes and _is_proven(target, file, progress):
+        state = "kept"
+    else:
+        resumed = resumable_bytes(_new_job(repo, root, target, file))
+        state = "resume" if resumed else "download"
+    return PulledFile(file.path, target, file.size_bytes, file.sha256, state, resumed)
+
+
+def _is_proven(target: Path, file: RemoteFile, progress: Progress) -> bool:
+    if file.sha256 is None:
+        return True  # nobody published a digest: the size is all there is to compare
+    cache = digests()
+    known = cache.get(target)
+    if known is None:
+        progress.start(f"checking {target.name}, which is there already", file.size_bytes)
+        known = cache.digest(target, progress)
+        progress.finish()
+    return known == file.sha256
+
+
+def _new_job(repo: Repo, root: Path, target: Path, file: RemoteFile, progress: Progress = SILENT) -> Job:
+    source = HubSource(repo.hub, repo.ref.repo_id, file, Http(), progress)
+    proof = Proof(file.path, ((0, file.size_bytes),), file.sha256)
+    return Job(target, whole_file(file.size_bytes), (source,), journal_path(root, target), (proof,))
+
+
+def _job(plan: PullPlan, pulled: PulledFile, progress: Progress) -> Job:
+    file = next(f for f in plan.quant.files if f.path == pulled.path)
+    return _new_job(plan.repo, plan.root, pulled.target, file, progress)
+
+
+def _fetch(job: Job, progress: Progress) -> None:
+    try:
+        report = write(job, progress)
+    except IntegrityError as error:
+        hint = "the same command fetches this file again; if it happens twice, try another --source"
+        raise IntegrityError(error.message, hint=hint) from error
+    digest = report.digests[job.proofs[0].name]
+    digests().put(job.target, digest)
+
+
+def _check_room(plan: PullPlan) -> None:
+    need = plan.needed_bytes
+    if need and need + RESERVE_BYTES > plan.free_bytes:
+        have = f"{plan.free_bytes / 2**30:.1f} GiB"
+        message = f"{plan.root}: {need / 2**30:.1f} GiB to fetch, {have} free on this disk"
+        raise NoSpaceError(message, hint="make room, or name another disk with --local-dir")
+
+
+def _record(plan: PullPlan) -> Record:
+    """Record what the files should be before the first byte, so that a kill leaves a trace to follow."""
+    listing = plan.repo.listing
+    source = ManifestSource(listing.hub, listing.endpoint, listing.repo_id, listing.revision, listing.commit)
+    files = tuple(ManifestFile(f.path, f.size_bytes, f.sha256, None) for f in plan.files)
+    name = plan.quant.stem
+    return write_record(plan.root, Manifest(name, plan.quant.name, files, (source,)))
+
+
+def _check_model(plan: PullPlan) -> None:
+    """Check that the pulled shards are one sound set."""
+    if plan.quant.kind == "raw":
+        return
+    try:
+        find_model(str(plan.files[0].target)).headers()
+    except FormatError as error:
+        where = f"{plan.repo.listing.hub}: {plan.repo.ref.repo_id}"
+        raise FormatError(error.file, f"{error.reason} (this is what {where} publishes)") from error
+
+
+def _report(plan: PullPlan, seconds: float) -> PullReport:
+    listing = plan.repo.listing
+    return PullReport(
+        repo_id=listing.repo_id,
+        quant=plan.quant.name,
+        hub=listing.hub,
+        commit=listing.commit,
+        root=plan.root,
+        files=plan.files,
+        total_bytes=plan.total_bytes,
+        fetched_bytes=plan.needed_bytes,
+        n_unproven=sum(f.sha256 is None for f in plan.files),
+        seconds=seconds,
+    )

@@ -1,0 +1,117 @@
+"""What a pull leaves behind, so that later commands know what the files should be.
+
+Beside the files lies a hidden folder `.ggufkit/`: one manifest per pulled set, one per merged file
+(in `merged/`), and journals while something is being written. A pointer in the user's state folder
+names the set pulled last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ggufkit.folders import cache_folder, state_folder
+from ggufkit.hubs.manifest import Manifest, ManifestFile, from_json, to_json
+from ggufkit.transfer.digest import DigestCache
+from ggufkit.transfer.disk import write_atomic
+
+RECORD_FOLDER = ".ggufkit"
+MERGED_FOLDER = "merged"
+LEVELS_UP = 4  # how far above a file its record may lie: <root>/<folders of the repo>/<file>
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A manifest on disk, and where its files are."""
+
+    root: Path
+    """The folder that holds `.ggufkit/`, which the manifest's paths are relative to."""
+    file: Path
+    """The manifest's own file."""
+    manifest: Manifest
+    """What was pulled or merged."""
+
+    def path_of(self, file: ManifestFile) -> Path:
+        """Return where a file of the manifest lies."""
+        return self.root / (file.local or file.path)
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return where all files of the manifest lie."""
+        return tuple(self.path_of(f) for f in self.manifest.files)
+
+    def digest_of(self, path: Path) -> str | None:
+        """Return the SHA-256 that `path` must have, bare hex, where the manifest knows one."""
+        for file in self.manifest.files:
+            if self.path_of(file).absolute() == path.absolute():
+                return file.sha256
+        return None
+
+
+def digests() -> DigestCache:
+    """Return the user's memory of digests."""
+    return DigestCache(cache_folder())
+
+
+def journal_path(root: Path, target: Path) -> Path:
+    """Return where the journal of `target` goes, in the record folder of `root`."""
+    try:
+        relative = target.absolute().relative_to(root.absolute())
+    except ValueError:
+        relative = Path(target.name)
+    return root / RECORD_FOLDER / "journal" / "-".join(relative.parts)
+
+
+def write_record(root: Path, manifest: Manifest, *, merged: bool = False) -> Record:
+    """Record a pulled set (or a merged file) below `root`."""
+    folder = root / RECORD_FOLDER / MERGED_FOLDER if merged else root / RECORD_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{safe_name(manifest.name)}.json"
+    write_atomic(file, to_json(manifest).encode())
+    return Record(root, file, manifest)
+
+
+def safe_name(name: str) -> str:
+    """Return `name` as one part of a path."""
+    return PurePosixPath(name.replace("\\", "/")).as_posix().replace("/", "-").lstrip(".") or "model"
+
+
+def records_in(root: Path) -> Iterator[Record]:
+    """Yield what is recorded in `root` itself, pulled sets first; what can't be read is passed over."""
+    for folder in (root / RECORD_FOLDER, root / RECORD_FOLDER / MERGED_FOLDER):
+        for file in sorted(folder.glob("*.json")):
+            with contextlib.suppress(OSError):
+                yield Record(root, file, from_json(file.read_text("utf-8"), str(file)))
+
+
+def find_record(path: Path) -> Record | None:
+    """Return the record that `path` is a file of, looking in the folders above it."""
+    path = path.absolute()
+    for root in path.parents[:LEVELS_UP]:
+        if not (root / RECORD_FOLDER).is_dir():
+            continue
+        for record in records_in(root):
+            if path in (p.absolute() for p in record.paths()):
+                return record
+    return None
+
+
+def remember_last(record: Record) -> None:
+    """Note that this set was pulled last. A state folder that can't be written costs only the comfort."""
+    with contextlib.suppress(OSError):
+        write_atomic(_last_file(), json.dumps({"record": str(record.file.absolute())}).encode())
+
+
+def last_pulled() -> Record | None:
+    """Return the set pulled last, if it is still there."""
+    try:
+        file = Path(json.loads(_last_file().read_bytes())["record"])
+        return Record(file.parent.parent, file, from_json(file.read_text("utf-8"), str(file)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _last_file() -> Path:
+    return state_folder() / "last-pulled.json"
