@@ -346,7 +346,8 @@ def test_server_is_killed_when_its_python_dies(tmp_path: Path) -> None:
               "with run_ollama(testbed.ollama('0.9.3'), Path(sys.argv[1])) as server:\n"
               "    print(server.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)")
     paths = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])
-    environment = os.environ | {"PYTHONPATH": paths, "GGUFKIT_TESTBED": str(testbed.CACHE)}
+    own = {"PYTHONPATH": paths, "GGUFKIT_TESTBED": str(testbed.CACHE), "TMPDIR": str(tmp_path)}
+    environment = os.environ | own  # TMPDIR: what it can't clear away when killed
     command = [sys.executable, "-c", script, str(tmp_path)]
     run = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert run.returncode == -signal.SIGKILL, run.stderr
