@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufkit.errors import FormatError, printable
@@ -13,6 +13,7 @@ from ggufkit.hubs.manifest import Manifest, from_json
 from ggufkit.transfer.digest import FileStamp
 
 RECORDS = ".ggufkit"
+MERGED = "merged"
 _REPO_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _UNFINISHED = (".part", ".incomplete", ".parallel_tmp", ".aria2", ".crdownload", ".tmp")
 _MAX_MANIFEST_BYTES = 64 << 20
@@ -68,10 +69,14 @@ def find_repos(root: Path, note: Callable[[str], None] = lambda message: None) -
     """
     root = root.resolve()
     drafts: dict[str, _Draft] = {}
-    records = {folder: found for folder in _folders(root, root) if (found := _manifests(folder, note))}
+    records = {
+        folder: found for folder in _folders(root, root) if (found := _manifests(folder / RECORDS, note))
+    }
     for folder, manifests in records.items():
         for manifest in manifests:
             _add_manifest(drafts, root, folder, manifest)
+        for merged in _manifests(folder / RECORDS / MERGED, note):
+            _add_merged(drafts, root, folder, merged, manifests)
     for folder in _plain_folders(root, records):
         _add_folder(drafts, root, folder, frozenset(records) - {folder})
     return tuple(draft.repo(repo_id) for repo_id, draft in sorted(drafts.items()) if draft.files)
@@ -79,17 +84,31 @@ def find_repos(root: Path, note: Callable[[str], None] = lambda message: None) -
 
 def _add_manifest(drafts: dict[str, _Draft], root: Path, folder: Path, manifest: Manifest) -> None:
     """Add what a manifest names, to each repo that is a source of it."""
+    for source in manifest.sources:
+        draft = drafts.setdefault(source.repo_id, _Draft())
+        draft.revisions.update(filter(None, (source.revision, source.commit)))
+        for file in _files_of(manifest, root, folder):
+            draft.add(file)
+
+
+def _add_merged(
+    drafts: dict[str, _Draft], root: Path, folder: Path, merged: Manifest, manifests: tuple[Manifest, ...]
+) -> None:
+    """Add a merged file to the repos its shards are of, if the shards are gone: a quant is there once."""
+    same = [manifest for manifest in manifests if manifest.quant == merged.quant]
+    if not any(_files_of(manifest, root, folder) for manifest in same):
+        for manifest in same:
+            _add_manifest(drafts, root, folder, replace(merged, sources=manifest.sources))
+
+
+def _files_of(manifest: Manifest, root: Path, folder: Path) -> list[RepoFile]:
     files = []
     for entry in manifest.files:
         if found := _real_file(root, folder / (entry.local or entry.path)):
             local, stamp = found
             known = entry.sha256 if stamp.size_bytes == entry.size_bytes else None
             files.append(RepoFile(entry.path, local, stamp, known))
-    for source in manifest.sources:
-        draft = drafts.setdefault(source.repo_id, _Draft())
-        draft.revisions.update(filter(None, (source.revision, source.commit)))
-        for file in files:
-            draft.add(file)
+    return files
 
 
 def _add_folder(drafts: dict[str, _Draft], root: Path, folder: Path, others: frozenset[Path]) -> None:
@@ -142,9 +161,9 @@ def _is_folder(path: Path) -> bool:
 
 
 def _manifests(folder: Path, note: Callable[[str], None]) -> tuple[Manifest, ...]:
-    """Read the manifests of a folder, the newest first."""
+    """Read the manifests in a folder of records, the newest first."""
     found = []
-    for file in (folder / RECORDS).glob("*.json"):
+    for file in folder.glob("*.json"):
         try:
             status = file.stat()
             if status.st_size <= _MAX_MANIFEST_BYTES:

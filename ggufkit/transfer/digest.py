@@ -7,14 +7,13 @@ import hashlib
 import json
 import os
 import re
-import sys
-import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.disk import write_atomic
 
 _BUFFER_BYTES = 1 << 20
 _SETTLED_NS = 2_000_000_000  # FAT keeps times to 2 s, the coarsest in use (Microsoft, "File Times")
@@ -121,19 +120,8 @@ class DigestCache:
         text = json.dumps({"schema": 1, "digests": self._entries}, indent=0)
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            _replace_text(self.file, text)
+            write_atomic(self.file, text.encode())
             self._read_at = _stamp(self.file)
-
-
-def default_cache_folder() -> Path:
-    """Name the folder for what ggufkit may forget; it need not exist."""
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder) / "ggufkit"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ggufkit"
-    if folder := os.environ.get("LOCALAPPDATA"):
-        return Path(folder) / "ggufkit" / "cache"
-    return Path.home() / ".cache" / "ggufkit"
 
 
 def _checked(document: object) -> dict[str, dict[str, object]]:
@@ -146,17 +134,6 @@ def _checked(document: object) -> dict[str, dict[str, object]]:
         for key, entry in entries.items()
         if isinstance(entry, dict) and _SHA256.fullmatch(str(entry.get("sha256")))
     }
-
-
-def _replace_text(file: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".new")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(name, file)  # noqa: PTH105
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _key(path: Path) -> str:

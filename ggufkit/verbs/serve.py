@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ggufkit.errors import AccessError, NotFoundError, ToolError, UsageError, printable
 from ggufkit.progress import SILENT, Progress
 from ggufkit.server.catalog import Repo, find_repos
-from ggufkit.transfer.digest import DigestCache, default_cache_folder
+from ggufkit.verbs.record import digests
 
 if TYPE_CHECKING:
     from aiohttp.web import Application
@@ -34,8 +34,6 @@ class ServePlan:
     """Address or name to listen at."""
     port: int
     """Port to listen at; 0 for any free one."""
-    cache_folder: Path
-    """Where digests are remembered."""
     repos: tuple[Repo, ...]
     """The repos, sorted by name."""
     n_files: int
@@ -62,9 +60,7 @@ class Serving:
     """What it serves."""
 
 
-def plan_serve(
-    root: Path, host: str = "127.0.0.1", port: int = DEFAULT_PORT, *, cache_folder: Path | None = None
-) -> ServePlan:
+def plan_serve(root: Path, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> ServePlan:
     """See what a folder would serve; reads names, manifests and remembered digests.
 
     NotFoundError if there is no folder, or no repo in it.
@@ -72,14 +68,12 @@ def plan_serve(
     notes: list[str] = []
     repos = _some_repos(root, notes)
     files = [file for repo in repos for file in repo.files]
-    folder = cache_folder or default_cache_folder()
-    digests = DigestCache(folder)
-    unknown = [file for file in files if file.sha256 is None and digests.get(file.local) is None]
+    known = digests()
+    unknown = [file for file in files if file.sha256 is None and known.get(file.local) is None]
     return ServePlan(
         root=root.resolve(),
         host=host,
         port=port,
-        cache_folder=folder,
         repos=repos,
         n_files=len(files),
         total_bytes=sum(file.stamp.size_bytes for file in files),
@@ -126,7 +120,7 @@ def open_app(plan: ServePlan, progress: Progress = SILENT) -> Application:
         raise ToolError(
             "serve needs aiohttp, which is not installed", hint="pip install 'ggufkit[serve]'"
         ) from None
-    shelf = Shelf(plan.root, DigestCache(plan.cache_folder), progress)
+    shelf = Shelf(plan.root, digests(), progress)
     shelf.look()
     return build_app(shelf)
 

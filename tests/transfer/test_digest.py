@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufkit.transfer.digest import DigestCache, FileStamp, default_cache_folder, sha256_file
+from ggufkit.transfer.digest import DigestCache, FileStamp, sha256_file
 
 OLD_S = 60
 
@@ -218,21 +218,6 @@ def test_threads_and_processes_leave_a_whole_file(tmp_path: Path) -> None:
     assert [cache.get(path) for path in paths[1:]] == [wrong()] * 3, "its own threads lose nothing"
     assert cache.get(paths[0]) in {None, "cd" * 32}, "of two processes the last one wins"
     assert [entry.name for entry in cache.file.parent.iterdir()] == ["digests.json"], "nothing left over"
-
-
-def test_the_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_folder() == tmp_path / "ggufkit"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert default_cache_folder() == tmp_path / ".cache" / "ggufkit"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert default_cache_folder() == tmp_path / "Library" / "Caches" / "ggufkit"
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "Local"))
-    assert default_cache_folder() == tmp_path / "Local" / "ggufkit" / "cache"
 
 
 def test_a_stamp_tells_states_of_a_file_apart(tmp_path: Path) -> None:
