@@ -1,0 +1,105 @@
+"""ModelScope, through modelscope's hub client: listing, auth and URLs.
+
+`modelscope_hub` is the part of modelscope that speaks to the hub; modelscope's own HubApi leaves the
+digests out of a listing. The client retries a listing by itself (4 tries, 15 s each) and walks folders
+one by one where the server cuts a listing at 3000 entries.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+from urllib.parse import quote
+
+from modelscope_hub import HubApi, HubConfig
+from modelscope_hub.errors import APIError, HubError
+
+from ggufkit import __version__
+from ggufkit.errors import AccessError, NotFoundError
+from ggufkit.hubs import calls
+from ggufkit.hubs.endpoints import TOKEN_VARIABLES, may_see_token, page_url, title_of
+from ggufkit.hubs.hub import Address, HubName, Listing, RemoteFile, remote_file
+from ggufkit.hubs.refs import check_repo_id
+
+DEFAULT_REVISION = "master"
+
+_PARSE_ERRORS = (ValueError, TypeError, KeyError, AttributeError)
+
+
+class ModelScope:
+    """ModelScope, its international site, or a hub that speaks as it does."""
+
+    name: HubName = "modelscope"
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    def list_files(self, repo_id: str, revision: str | None = None) -> Listing:
+        """Return all files of a repo."""
+        asked = revision or DEFAULT_REVISION
+        with calls.quiet("modelscope_hub"):
+            files = self._ask(check_repo_id(repo_id), asked)
+        if not files:  # also what the client makes of an answer that says "Success": false
+            page = page_url(self.name, self.endpoint, repo_id)
+            message = f"{title_of(self.name, self.endpoint)} lists no files in {repo_id} at revision {asked}"
+            raise NotFoundError(message, hint=f"see {page}")
+        return Listing(self.name, self.endpoint, repo_id, asked, None, files)
+
+    def locate(self, repo_id: str, file: RemoteFile) -> Address:
+        """Return the URL of `file` at the revision it was listed at."""
+        query = f"Revision={quote(file.revision, safe='')}&FilePath={quote(file.path, safe='')}"
+        url = f"{self.endpoint}/api/v1/models/{repo_id}/repo?{query}"
+        return Address(url, self._headers())
+
+    def _ask(self, repo_id: str, asked: str) -> tuple[RemoteFile, ...]:
+        try:
+            api = HubApi(self._config(), user_agent=_user_agent())
+            entries: list[Any] = list(api.list_repo_files(repo_id, "model", revision=asked))
+            files = [_file(e, asked) for e in entries if e.type != "tree"]
+        except APIError as error:
+            raise self._refused(repo_id, asked, error) from error
+        except (HubError, OSError) as error:  # requests' errors are OSErrors
+            if isinstance(error, ValueError):  # requests' JSONDecodeError is both
+                raise calls.unreadable(self.name, self.endpoint, repo_id) from error
+            raise calls.unreachable(self.name, self.endpoint, repo_id, error) from error
+        except _PARSE_ERRORS as error:
+            raise calls.unreadable(self.name, self.endpoint, repo_id) from error
+        return tuple(sorted(files, key=lambda file: file.path))
+
+    def _refused(self, repo_id: str, asked: str, error: APIError) -> Exception:
+        wait_s = getattr(error, "retry_after", None)
+        headers = {} if wait_s is None else {"Retry-After": str(int(wait_s))}
+        status = error.status_code or 400
+        return calls.refused(self.name, self.endpoint, repo_id, status, headers, what=f"revision {asked}")
+
+    def _headers(self) -> dict[str, str]:
+        token = self._config().token
+        headers = {"User-Agent": _user_agent()}
+        if token:  # as the client does: old endpoints read the cookie, new ones the header
+            headers |= {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"}
+        return headers
+
+    def _config(self) -> HubConfig:
+        """Return the client's configuration, with the token it finds only where that may be sent."""
+        if not may_see_token(self.name, self.endpoint):
+            return _Config(endpoint=self.endpoint, token="")
+        try:
+            return _Config(endpoint=self.endpoint)
+        except (EOFError, ImportError, AttributeError, IndexError, ValueError) as error:  # a broken pickle
+            hint = f"run 'ms login' again, or set {TOKEN_VARIABLES[self.name]}"
+            raise AccessError("the token file of modelscope can't be read", hint=hint) from error
+
+
+class _Config(HubConfig):
+    """The client's configuration, without a file in the user's home that names this machine."""
+
+    def get_session_id(self) -> str:
+        return uuid.uuid4().hex
+
+
+def _user_agent() -> str:
+    return f"ggufkit/{__version__}"
+
+
+def _file(entry: Any, revision: str) -> RemoteFile:
+    return remote_file(entry.path, entry.size, entry.sha256, revision)

@@ -1,0 +1,169 @@
+"""Retries, refusals in our words, and clients that keep quiet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from ggufkit.errors import AccessError, GgufkitError, NetworkError, NotFoundError
+from ggufkit.hubs import calls
+from ggufkit.hubs.calls import PassingError, insist, quiet, reason_of, refused, retry_after_s
+from ggufkit.progress import Silent
+
+HF, MS = "https://huggingface.co", "https://modelscope.cn"
+
+
+class Notes(Silent):
+    """Hears the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Sleep not, but say how long."""
+    seconds: list[float] = []
+    monkeypatch.setattr(calls, "sleep", seconds.append)
+    yield seconds
+
+
+def failing(*errors: GgufkitError) -> tuple[list[GgufkitError], Notes]:
+    return list(errors), Notes()
+
+
+def run(errors: list[GgufkitError], notes: Notes) -> str:
+    def call() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    return insist(call, notes)
+
+
+def test_a_passing_fault_is_waited_out(naps: list[float]) -> None:
+    errors, notes = failing(*[PassingError("busy")] * 3)
+    assert run(errors, notes) == "done"
+    assert naps == [1, 2, 4]
+    assert notes.notes[0] == "busy; trying again in 1 s (2 of 4)"
+
+
+def test_the_last_try_fails_for_good(naps: list[float]) -> None:
+    with pytest.raises(PassingError, match="number 4"):
+        run(*failing(*[PassingError(f"number {n}") for n in range(1, 9)]))
+    assert len(naps) == 3
+
+
+def test_other_errors_are_final(naps: list[float]) -> None:
+    with pytest.raises(NetworkError):
+        run(*failing(NetworkError("no listing")))
+    assert naps == []
+
+
+def test_the_hub_says_how_long_to_wait(naps: list[float]) -> None:
+    assert run(*failing(PassingError("busy", retry_after_s=7))) == "done"
+    assert naps == [7]
+
+
+def test_a_wait_beyond_the_budget_is_not_made(naps: list[float]) -> None:
+    with pytest.raises(PassingError):
+        run(*failing(PassingError("busy", retry_after_s=3600)))
+    assert naps == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "2"}, 2),
+        ({"retry-after": " 120 "}, 120),
+        ({"Retry-After": "9" * 400}, 999999999),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": "²"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"RateLimit": '"api";r=0;t=55'}, 56),
+        ({"RateLimit": '"api"; r=3; t=55'}, None),
+        ({"RateLimit": "nonsense"}, None),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 -0000"}, None),
+    ],
+)
+def test_how_long_a_refusal_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_s(headers) == seconds
+
+
+def test_a_date_to_wait_for() -> None:
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    assert 80 < (retry_after_s({"Retry-After": when}) or 0) <= 90
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "words"),
+    [
+        (403, {"X-Error-Code": "GatedRepo"}, AccessError, "accepted the terms of o/n"),
+        (401, {"x-error-code": "GatedRepo"}, AccessError, "accepted the terms of o/n"),
+        (404, {"X-Error-Code": "RepoNotFound"}, NotFoundError, "has no repo o/n, or it is private"),
+        (401, {}, NotFoundError, "no repo o/n"),
+        (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, AccessError, "status 401"),
+        (404, {"X-Error-Code": "RevisionNotFound"}, NotFoundError, "no revision x in o/n"),
+        (404, {"X-Error-Code": "EntryNotFound"}, NotFoundError, "no revision x in o/n"),
+        (404, {}, NotFoundError, "no repo o/n with revision x"),
+        (403, {}, AccessError, "does not let us read o/n (status 403)"),
+        (429, {"Retry-After": "2"}, PassingError, "status 429"),
+        (503, {}, PassingError, "status 503"),
+        (418, {}, NetworkError, "status 418"),
+    ],
+)  # fmt: skip
+def test_refusals_of_hugging_face(status: int, headers: dict[str, str], kind: type, words: str) -> None:
+    error = refused("huggingface", HF, "o/n", status, headers, what="revision x")
+    assert type(error) is kind
+    assert words in error.message
+    assert error.hint
+
+
+def test_hints_of_refusals() -> None:
+    gated = refused("huggingface", HF, "o/n", 403, {"X-Error-Code": "GatedRepo"})
+    assert gated.hint == "accept them at https://huggingface.co/o/n, then set HF_TOKEN"
+    gated = refused("modelscope", MS, "o/n", 403, {})
+    assert gated.hint == "accept them at https://modelscope.cn/models/o/n, then set MODELSCOPE_API_TOKEN"
+    assert "ms:o/n asks ModelScope" in (refused("huggingface", HF, "o/n", 503, {}).hint or "")
+    assert "HF_ENDPOINT" in (refused("huggingface", HF, "o/n", 503, {}).hint or "")
+    assert "hf:o/n asks Hugging Face" in (refused("modelscope", MS, "o/n", 503, {}).hint or "")
+    assert isinstance(refused("modelscope", MS, "o/n", 401, {}), AccessError)
+
+
+def test_the_reason_at_the_bottom_of_an_error() -> None:
+    try:
+        try:
+            raise ConnectionRefusedError(111, "Connection refused")
+        except OSError as inner:
+            raise RuntimeError("Max retries exceeded with url: /secret?token=1") from inner
+    except RuntimeError as outer:
+        assert reason_of(outer) == "Connection refused"
+    assert reason_of(TimeoutError()) == "timed out"
+    assert reason_of(RuntimeError("https://x?token=secret")) == "the connection failed"
+    loop = RuntimeError()
+    loop.__context__ = OSError(5, "I/O error")
+    loop.__context__.__context__ = loop
+    assert reason_of(loop) == "I/O error"
+
+
+def test_quiet_is_for_a_while_and_counts_its_users() -> None:
+    logger = logging.getLogger("ggufkit.test.client")
+    logger.setLevel(logging.WARNING)
+    with quiet(logger.name):
+        with quiet(logger.name):
+            assert not logger.getChild("child").isEnabledFor(logging.CRITICAL)
+        assert not logger.isEnabledFor(logging.CRITICAL)
+    assert logger.level == logging.WARNING
+    logger.setLevel(logging.DEBUG)  # the user wants to hear it
+    with quiet(logger.name):
+        assert logger.isEnabledFor(logging.DEBUG)
+    assert logger.level == logging.DEBUG
