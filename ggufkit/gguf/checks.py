@@ -42,6 +42,8 @@ def _check_architecture(kv: Mapping[str, KV], name: str, warnings: list[str]) ->
 
 # llama-gguf-split writes split.no and split.count as u16, split.tensors.count as i32; other tools wider.
 _INTEGER_TYPES = frozenset(STRUCT_FORMATS) - {ValueType.FLOAT32, ValueType.FLOAT64, ValueType.BOOL}
+MAX_SHARDS = 0xFFFF
+_MOST = {"split.no": MAX_SHARDS, "split.count": MAX_SHARDS, "split.tensors.count": 0x7FFFFFFF}
 
 
 def _check_split_keys(kv: Mapping[str, KV], name: str) -> None:
@@ -51,8 +53,9 @@ def _check_split_keys(kv: Mapping[str, KV], name: str) -> None:
             continue
         if entry.type not in _INTEGER_TYPES:
             raise FormatError(name, f"{key} is no integer", offset=entry.start)
-        if not isinstance(entry.value, int) or entry.value < 0 or entry.value > 0x7FFFFFFF:
-            raise FormatError(name, f"{key} is {entry.value}", offset=entry.start)
+        if not isinstance(entry.value, int) or not 0 <= entry.value <= _MOST[key]:
+            reason = f"{key} is {entry.value}, allowed are 0 to {_MOST[key]:,}"
+            raise FormatError(name, reason, offset=entry.start)
     number, count = kv.get("split.no"), kv.get("split.count")
     if number is None or count is None or not count.value:
         return

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ggufkit.errors import printable
 from ggufkit.gguf.types import STRUCT_FORMATS, ValueType
 
 MAGIC = b"GGUF"
@@ -136,6 +137,12 @@ class Header:
 def pad(n_bytes: int, alignment: int) -> int:
     """Round `n_bytes` up to a multiple of `alignment`."""
     return -(-n_bytes // alignment) * alignment
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """Return a key or name as it may stand in a message: printable, at most `limit` characters."""
+    safe = printable(text[:limit])
+    return safe if len(text) <= limit and len(safe) <= limit else safe[: limit - 1] + "…"
 
 
 def encode_kv(key: str, type_: ValueType, value: Any, element_type: ValueType | None = None) -> bytes:

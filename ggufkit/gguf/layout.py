@@ -20,8 +20,11 @@ from ggufkit.gguf.header import (
     encode_kv,
     pad,
 )
-from ggufkit.gguf.shards import ShardSet
+from ggufkit.gguf.shards import ShardSet, is_shard
 from ggufkit.gguf.types import ValueType
+
+MAX_PADDING_BYTES = 256 << 20
+"""A cap of our own, 2,000 tensors times the largest memory pages in use (64 KiB) and to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +116,12 @@ def split_layouts(
 ) -> tuple[Layout, ...]:
     """Return the layouts of the shards that llama-gguf-split would cut the file (source 0) into.
 
-    `max_bytes` counts tensor data padded to 32 only; without any limit 128 tensors go in a shard.
-    Source: llama.cpp tools/gguf-split/gguf-split.cpp, `split_strategy`.
+    `max_bytes` counts tensor data padded to 32 only; without any limit 128 tensors go in a shard. A
+    tensor beyond `max_bytes` is a UsageError (llama-gguf-split lets such a shard be too large, unless
+    it is the first). Source: llama.cpp tools/gguf-split/gguf-split.cpp, `split_strategy`.
     """
+    if is_shard(header):
+        raise FormatError(header.name, "is one shard of several", hint="merge the set first")
     groups = _group_tensors(header, max_tensors, max_bytes)
     if no_tensor_first:
         groups.insert(0, [])
@@ -134,12 +140,19 @@ def data_segments(
     if not tensors:
         return []
     if alignment != header.alignment:
+        _check_padding(header, len(tensors), alignment)
         return _joined(s for t in tensors for s in _padded(source, header, t, alignment))
     first, last = tensors[0], tensors[-1]
     start = header.data_offset + first.offset
     end = header.data_offset + last.offset + pad(last.n_bytes, alignment)
     missing = max(0, end - header.file_size_bytes)  # some writers leave out the last padding
     return [Span(source, start, end - start - missing), *_zeros(missing)]
+
+
+def _check_padding(header: Header, n_tensors: int, alignment: int) -> None:
+    """Refuse padding beyond all measure, since it stands in the layout as bytes."""
+    if n_tensors * alignment > MAX_PADDING_BYTES:
+        raise FormatError(header.name, f"{n_tensors:,} tensors to be aligned to {alignment:,} bytes each")
 
 
 def _padded(source: int, header: Header, tensor: TensorInfo, alignment: int) -> list[Segment]:
@@ -179,25 +192,26 @@ def _without_trailing_ones(tensor: TensorInfo) -> TensorInfo:
 def _group_tensors(header: Header, max_tensors: int | None, max_bytes: int | None) -> list[list[TensorInfo]]:
     if max_tensors is None and max_bytes is None:
         max_tensors = 128  # gguf-split.cpp, split_params::n_split_tensors
+    if max_tensors is not None and max_tensors < 1:
+        raise UsageError(f"a shard of {max_tensors} tensors: at least 1 is needed")
     groups: list[list[TensorInfo]] = [[]]
     group_bytes = 0
-    for i, tensor in enumerate(header.tensors):
+    for tensor in header.tensors:
         n_bytes = pad(tensor.n_bytes, DEFAULT_ALIGNMENT)
-        by_count = max_tensors is not None and i > 0 and i % max_tensors == 0
-        by_bytes = max_bytes is not None and group_bytes + n_bytes > max_bytes
-        if (by_count or by_bytes) and groups[-1]:
+        if max_bytes is not None and n_bytes > max_bytes:
+            raise _too_large(tensor, n_bytes, max_bytes)
+        full = len(groups[-1]) == max_tensors
+        if full or (max_bytes is not None and group_bytes + n_bytes > max_bytes):
             groups.append([])
             group_bytes = 0
-        elif by_bytes and max_bytes is not None:
-            raise _too_large(header, tensor, max_bytes)
         groups[-1].append(tensor)
         group_bytes += n_bytes
     return groups
 
 
-def _too_large(header: Header, tensor: TensorInfo, max_bytes: int) -> FormatError:
-    reason = f"tensor {tensor.name} alone has {tensor.n_bytes:,} bytes, more than {max_bytes:,}"
-    return FormatError(header.name, reason, hint="allow larger shards")
+def _too_large(tensor: TensorInfo, n_bytes: int, max_bytes: int) -> UsageError:
+    message = f"tensor {tensor.name} alone has {n_bytes:,} bytes, a shard may have {max_bytes:,}"
+    return UsageError(message, hint="allow larger shards")
 
 
 def _shard_layout(header: Header, i: int, total: int, tensors: list[TensorInfo]) -> Layout:

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ggufkit.errors import FormatError
-from ggufkit.gguf.header import SPLIT_KEYS, Header
+from ggufkit.errors import FormatError, printable
+from ggufkit.gguf.header import SPLIT_KEYS, Header, shown
+from ggufkit.gguf.reader import MAX_DATA_BYTES
 
-_SHARD_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})\.gguf", re.DOTALL)
+_SHARD_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>[0-9]{5})-of-(?P<total>[0-9]{5})\.gguf", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,13 +79,25 @@ def check_set(headers: Sequence[Header]) -> ShardSet:
     """
     if not headers:
         raise FormatError("the set", "has no shards")
-    total = len(headers)
+    _check_complete(headers)
     for i, header in enumerate(headers):
-        _check_numbers(header, i, total)
-    warnings = [w for h in headers for w in h.warnings]
+        _check_numbers(header, i, len(headers))
+    warnings = [f"{printable(h.name)}: {w}" for h in headers for w in h.warnings]
     warnings += _check_metadata(headers)
     _check_tensors(headers)
     return ShardSet(tuple(headers), tuple(warnings))
+
+
+def _check_complete(headers: Sequence[Header]) -> None:
+    """Name the shards that are missing, when those that are there agree on how many there are."""
+    counts = {h.integer("split.count") for h in headers}
+    total = counts.pop()
+    if counts or total is None or total <= len(headers):
+        return  # _check_numbers says what is wrong, if anything is
+    there = {h.integer("split.no") for h in headers}
+    missing = [str(i + 1) for i in range(total) if i not in there]
+    listed = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
+    raise FormatError(headers[0].name, f"belongs to a set of {total:,} shards, without shard {listed}")
 
 
 def _check_numbers(header: Header, i: int, total: int) -> None:
@@ -108,9 +121,11 @@ def _check_metadata(headers: Sequence[Header]) -> list[str]:
             if key in SPLIT_KEYS or key == "general.alignment":
                 continue
             if key not in first.kv:
-                warnings.append(f"{header.name}: key {key} is not in shard 1 and is dropped")
+                warnings.append(
+                    f"{printable(header.name)}: key {shown(key)} is not in shard 1 and is dropped"
+                )
             elif header.raw_kv(key) != first.raw_kv(key):
-                raise FormatError(header.name, f"key {key} differs from shard 1's: of another model?")
+                raise FormatError(header.name, f"key {shown(key)} differs from shard 1's: of another model?")
     return warnings
 
 
@@ -121,6 +136,8 @@ def _check_tensors(headers: Sequence[Header]) -> None:
         if claimed != n_tensors:
             reason = f"split.tensors.count is {claimed}, the set has {n_tensors} tensors: of another set?"
             raise FormatError(header.name, reason)
+    if sum(h.data_bytes for h in headers) >= MAX_DATA_BYTES:
+        raise FormatError(headers[0].name, "the set has more bytes than a file can")
     counts = Counter(t.name for h in headers for t in h.tensors)
     for header in headers:
         for tensor in header.tensors:

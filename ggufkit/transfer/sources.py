@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ggufkit.errors import AccessError, NetworkError, NotFoundError
+from ggufkit.errors import AccessError, FormatError, NetworkError, NotFoundError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.reader import MAX_HEADER_BYTES, MoreNeeded, read_header
 from ggufkit.hubs.hub import Hub, RemoteFile
@@ -18,7 +21,7 @@ from ggufkit.transfer.http import Http, Stream, StreamError
 
 READ_BYTES = 1 << 20
 FIRST_READ_BYTES = 1 << 20  # most headers fit; R1's 4.9 MB takes a second read
-
+_LARGE_READ_BYTES = 4 << 20
 
 MAX_FAILURES = 8
 """How many tries in a row may bring nothing; any new byte starts the count again."""
@@ -116,7 +119,7 @@ class HubSource:
         return b"".join(parts)
 
     def header(self) -> Header:
-        """Read the file's header by range: 64 KiB first, then four times as much until it is there."""
+        """Read the file's header by range: 64 KiB first, then what seems to be needed until it is there."""
         data = b""
 
         def read(n_bytes: int) -> bytes:
@@ -130,7 +133,7 @@ class HubSource:
             name=self.file.path,
             file_size_bytes=self.file.size_bytes,
             first_read_bytes=64 << 10,
-            growth=4,
+            growth=1.25,
         )
 
     def _stream(self, offset: int, end: int, write: Callable[[bytes, int], None]) -> None:
@@ -184,20 +187,30 @@ def _drain(stream: Stream, end: int, write: Callable[[bytes, int], None]) -> int
 def open_header(path: Path, *, whole_file: bool = True) -> Header:
     """Read the header of the GGUF at `path`; raises NotFoundError, AccessError or FormatError."""
     try:
-        with path.open("rb", buffering=0) as file:
-            size = path.stat().st_size
+        with _open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
 
             def read(n_bytes: int) -> bytes:
                 file.seek(0)
                 return _read_exactly(file.read, n_bytes)
 
             return header_by_range(read, name=str(path), file_size_bytes=size, whole_file=whole_file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise NotFoundError(f"{path} is a folder, not a file") from None
     except PermissionError:
         raise AccessError(f"{path}: not readable by this user") from None
+    except OSError as error:
+        raise AccessError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _open_regular(path: Path) -> io.FileIO:
+    """Open a regular file; opening a pipe would wait for its other end."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise NotFoundError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise NotFoundError(f"{path} is no regular file")
+    return path.open("rb", buffering=0)
 
 
 def header_by_range(
@@ -207,17 +220,24 @@ def header_by_range(
     file_size_bytes: int,
     whole_file: bool = True,
     first_read_bytes: int = FIRST_READ_BYTES,
-    growth: int = 8,
+    growth: float = 8,
 ) -> Header:
-    """Read a header through `read(n)`, which returns the file's first n bytes, as few as needed."""
+    """Read a header through `read(n)`, which returns the file's first n bytes, as few as needed.
+
+    Each read is at least `growth` times the one before (doubled at most, once it is 4 MiB), so that a
+    hostile header can't make many of them.
+    """
     n_bytes = min(first_read_bytes, file_size_bytes)
     while True:
         data = read(n_bytes)
+        if len(data) < n_bytes:
+            reason = f"ends after {len(data):,} of {file_size_bytes:,} bytes: cut while it was read?"
+            raise FormatError(name, reason)
         try:
             return read_header(data, name=name, file_size_bytes=file_size_bytes, whole_file=whole_file)
         except MoreNeeded as more:
-            grown = max(more.n_bytes, n_bytes * growth)
-            n_bytes = min(grown, file_size_bytes, MAX_HEADER_BYTES)
+            grown = int(n_bytes * (growth if n_bytes < _LARGE_READ_BYTES else min(growth, 2)))
+            n_bytes = min(max(more.n_bytes, grown), file_size_bytes, MAX_HEADER_BYTES)
 
 
 def _read_exactly(read: Callable[[int], bytes | None], n_bytes: int) -> bytes:
