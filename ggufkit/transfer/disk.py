@@ -200,9 +200,7 @@ def _copy(src: Path, dst: Path, staging: Path, *, only_reflink: bool, progress: 
     return method
 
 
-def _fill(
-    source: int, target: int, src: Path, dst: Path, only_reflink: bool, progress: Progress
-) -> Method:
+def _fill(source: int, target: int, src: Path, dst: Path, only_reflink: bool, progress: Progress) -> Method:
     size_bytes = os.fstat(source).st_size
     if _clone(source, target):
         progress.advance(size_bytes)

@@ -22,6 +22,7 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 MAX_REDIRECTS = 5
 SECRET_HEADERS = frozenset({"authorization", "cookie"})
+PASSING_STATUSES = frozenset({408, 425})  # RFC 9110 15.5.9, RFC 8470 5.2: the same request may work later
 USER_AGENT = f"ggufkit/{__version__}"
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -77,8 +78,8 @@ class Http:
         Returns a stream that starts at `offset` (a server that ignores ranges is read up to there).
         Raises StreamError for what may pass, NotFoundError and AccessError for what won't.
         """
-        sent = {**headers, "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-        sent["Range"] = f"bytes={offset}-{end - 1}"
+        sent = {"user-agent": USER_AGENT, **{name.lower(): value for name, value in headers.items()}}
+        sent |= {"accept-encoding": "identity", "range": f"bytes={offset}-{end - 1}"}
         response = self._get(url, sent)
         try:
             return _checked_stream(response, url, offset, size_bytes)
@@ -106,7 +107,7 @@ class Http:
             response.drain_conn()
             target = urljoin(url, target)
             if _origin(target) != _origin(url):
-                headers = {k: v for k, v in headers.items() if k.lower() not in SECRET_HEADERS}
+                headers = {k: v for k, v in headers.items() if k not in SECRET_HEADERS}
             url = target
         raise StreamError(f"{host_of(first)} redirects in a circle")
 
@@ -166,6 +167,10 @@ def _check_status(response: urllib3.BaseHTTPResponse, *, redirected: bool, url: 
         raise NotFoundError(f"{host} has no such file ({status})")
     if status == 429:
         raise StreamError(f"{host} is busy ({status})", retry_after_s=wait_s or 5.0)
+    if status == 416:
+        raise NetworkError(f"{host} has a shorter file than it listed: was it changed?")
+    if 400 <= status < 500 and status not in PASSING_STATUSES:
+        raise NetworkError(f"{host} refuses the request ({status})")
     raise StreamError(f"{host} answered {status}", retry_after_s=wait_s)
 
 

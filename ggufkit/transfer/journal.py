@@ -76,6 +76,9 @@ class Journal:
         self.ranges = []
         self._written.remove()
         self._durable.remove()
+        with contextlib.suppress(OSError):  # leave no empty folders behind
+            self.path.parent.rmdir()
+            self.path.parent.parent.rmdir()
 
 
 class _Notes:

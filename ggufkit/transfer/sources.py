@@ -164,7 +164,7 @@ class HubSource:
             return  # a signed address ran out: the next one is fresh
         wait_s = error.retry_after_s or min(0.25 * 2**failures, 30.0)
         self.progress.note(
-            f"{self.file.path}: {error.message}; again in {wait_s:.0f} s ({failures} of {MAX_FAILURES})"
+            f"{self.file.path}: {error.message}; again in {wait_s:g} s ({failures} of {MAX_FAILURES})"
         )
         time.sleep(wait_s)
 

@@ -93,7 +93,7 @@ def find_model(argument: str | None = None, *, cwd: Path | None = None, shards: 
     `shards` asks for the shards. Raises NotFoundError when there is none, or more than one.
     """
     if argument is None:
-        return _at_hand(cwd or Path.cwd(), shards)
+        return _at_hand(cwd or Path(), shards)
     path = Path(argument).expanduser()
     if path.is_dir():
         return _only(models_in(path, shards), f"{path}", shards)
@@ -123,11 +123,19 @@ def _at_hand(cwd: Path, shards: bool) -> LocalModel:
         return found[0]
     last = last_pulled()
     paths = [p for p in last.paths() if p.exists()] if last else []
+    if last is not None and not paths and not found:
+        hint = f"ggufkit pull {_origin(last)} fetches it, or what is missing of it"
+        raise NotFoundError(f"{last.manifest.name}, pulled last, is not there", hint=hint)
     if paths:
         pulled = _preferred(_of_file(paths[0]), shards)
         if not found or pulled.files[0].absolute() in (m.files[0].absolute() for m in found):
             return pulled
     return _only(found, "this folder", shards)
+
+
+def _origin(record: Record) -> str:
+    sources, quant = record.manifest.sources, record.manifest.quant
+    return f"{sources[0].repo_id} --quant {quant}" if sources else record.manifest.name
 
 
 def _preferred(model: LocalModel, shards: bool) -> LocalModel:

@@ -225,14 +225,13 @@ def _remember(plan: MergePlan, job: Job, sha256: str | None) -> None:
     if sha256 is None:
         return
     cache.put(plan.output, sha256)
-    record, root = plan.model.record, _record_root(plan)
-    try:
-        local = plan.output.absolute().relative_to(root.absolute()).as_posix()
-    except ValueError:
-        return  # on another disk: the digest is remembered, a record beside the file is not ours to make
-    quant = record.manifest.quant if record is not None else None
+    record = plan.model.record
+    if record is None or not plan.output.absolute().is_relative_to(record.root.absolute()):
+        return  # not beside a pulled set: the digest is remembered, a folder of records is not ours to make
+    local = plan.output.absolute().relative_to(record.root.absolute()).as_posix()
     file = ManifestFile(local, plan.n_bytes, sha256, None)
-    write_record(root, Manifest(plan.output.stem, quant, (file,), ()), merged=True)
+    manifest = Manifest(plan.output.stem, record.manifest.quant, (file,), ())
+    write_record(record.root, manifest, merged=True)
 
 
 def _report(plan: MergePlan, sha256: str | None, already: bool, began: float) -> MergeReport:

@@ -127,7 +127,7 @@ def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
     """
     began = time.monotonic()
     _check_room(plan)
-    record = _record(plan)
+    remember_last(_record(plan))
     jobs = [_job(plan, f, progress) for f in plan.files if f.state != "kept"]
     if jobs:
         done = plan.total_bytes - plan.needed_bytes
@@ -137,7 +137,6 @@ def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
                 _fetch(job, progress)
         finally:
             progress.finish()
-    remember_last(record)
     _check_model(plan)
     return _report(plan, time.monotonic() - began)
 

@@ -108,9 +108,16 @@ def last_pulled() -> Record | None:
     """Return the set pulled last, if it is still there."""
     try:
         file = Path(json.loads(_last_file().read_bytes())["record"])
-        return Record(file.parent.parent, file, from_json(file.read_text("utf-8"), str(file)))
+        manifest = from_json(file.read_text("utf-8"), str(file))
+        return Record(_shown(file.parent.parent), file, manifest)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _shown(folder: Path) -> Path:
+    """Return the folder as a person would write it: relative where it lies below the current one."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _last_file() -> Path:
