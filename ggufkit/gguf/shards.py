@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ggufkit.errors import FormatError, printable
@@ -16,6 +16,9 @@ from ggufkit.gguf.header import SPLIT_KEYS, Header, shown
 from ggufkit.gguf.reader import MAX_DATA_BYTES
 
 _SHARD_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>[0-9]{5})-of-(?P<total>[0-9]{5})\.gguf", re.DOTALL)
+
+
+_BLOCK = re.compile(r"blk\.([0-9]{1,4})\.")  # llama-arch.cpp LLM_TENSOR_NAMES
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,6 +88,7 @@ def check_set(headers: Sequence[Header]) -> ShardSet:
     warnings = [f"{printable(h.name)}: {w}" for h in headers for w in h.warnings]
     warnings += _check_metadata(headers)
     _check_tensors(headers)
+    warnings += [*_missing_blocks(headers), *_unlike_types(headers)]
     return ShardSet(tuple(headers), tuple(warnings))
 
 
@@ -95,9 +99,8 @@ def _check_complete(headers: Sequence[Header]) -> None:
     if counts or total is None or total <= len(headers):
         return  # _check_numbers says what is wrong, if anything is
     there = {h.integer("split.no") for h in headers}
-    missing = [str(i + 1) for i in range(total) if i not in there]
-    listed = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
-    raise FormatError(headers[0].name, f"belongs to a set of {total:,} shards, without shard {listed}")
+    missing = _listed(i + 1 for i in range(total) if i not in there)
+    raise FormatError(headers[0].name, f"belongs to a set of {total:,} shards, without shard {missing}")
 
 
 def _check_numbers(header: Header, i: int, total: int) -> None:
@@ -143,3 +146,45 @@ def _check_tensors(headers: Sequence[Header]) -> None:
         for tensor in header.tensors:
             if counts[tensor.name] > 1:
                 raise FormatError(header.name, f"tensor {tensor.name} is in more than one shard")
+
+
+def _missing_blocks(headers: Sequence[Header]) -> list[str]:
+    """Warn of blocks without any tensor: a foreign shard may stand in the place of theirs.
+
+    No error, since a few models have blocks that do nothing (llama-model.cpp, `LLM_ARCH_DECI`).
+    """
+    first = headers[0]
+    n_blocks = first.integer(f"{first.string('general.architecture')}.block_count") or 0
+    matches = (_BLOCK.match(t.name) for h in headers for t in h.tensors)
+    there = {int(match[1]) for match in matches if match}
+    missing = [i for i in range(min(n_blocks, 10_000)) if i not in there]
+    if not there or not missing:
+        return []
+    return [f"no shard has tensors of block {_listed(missing)}: is one of another model?"]
+
+
+def _unlike_types(headers: Sequence[Header]) -> list[str]:
+    """Warn of a shard that shares no tensor type with its like in other shards: of another quant?
+
+    Cut in the same places, a shard of another quant has the very same names and shapes; of near quants
+    (Q4_K_M and Q5_K_M) not even this tells them apart, only digests do.
+    """
+    uses = [
+        {(_BLOCK.sub("", t.name), t.type_id) for t in h.tensors if len(t.shape) > 1 and _BLOCK.match(t.name)}
+        for h in headers
+    ]
+    n_shards_with = Counter(use for shard in uses for use in shard)
+    n_shards_of = Counter(role for shard in uses for role in {role for role, _ in shard})
+    warnings = []
+    for header, shard in zip(headers, uses, strict=True):
+        shared = [use for use in shard if n_shards_of[use[0]] > 1]
+        if len(shared) > 1 and all(n_shards_with[use] == 1 for use in shared):
+            warnings.append(
+                f"{printable(header.name)}: its tensor types are in no other shard: another quant?"
+            )
+    return warnings
+
+
+def _listed(numbers: Iterable[int], most: int = 10) -> str:
+    words = [str(n) for n in numbers]
+    return ", ".join(words[:most]) + (", …" if len(words) > most else "")
