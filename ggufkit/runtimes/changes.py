@@ -1,0 +1,101 @@
+"""Changes to folders that another program owns: readable by it, and undone when not all can be done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.disk import Method, existing_parent, link_or_copy, write_atomic
+
+FOLDER_MODE = 0o755
+FILE_MODE = 0o644
+
+
+class Changes:
+    """What is written into folders of another program. Leaving the `with` block by an error undoes all of it.
+
+    What is made belongs to the owner of the folder it is made in, if we are root and so may give it away:
+    a service must be able to remove what was imported into its store.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Begin; `root` is the program's folder, which may not exist yet."""
+        status = existing_parent(root).stat()
+        self._owner = (status.st_uid, status.st_gid)
+        self._undo: list[Callable[[], None]] = []
+        self._staging: list[Path] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.undo()
+        for folder in self._staging:
+            with contextlib.suppress(OSError):  # gone, or another import's file is in it
+                folder.rmdir()
+
+    def undo(self) -> None:
+        """Take back what was done, last first; what can't be taken back is left."""
+        while self._undo:
+            with contextlib.suppress(OSError):
+                self._undo.pop()()
+
+    def folder(self, path: Path) -> None:
+        """Make a folder, and those above it that are missing."""
+        missing = [p for p in (path, *path.parents) if not p.exists()]
+        for folder in reversed(missing):
+            self._make(folder)
+            self._undo.append(folder.rmdir)
+
+    def staging(self, path: Path) -> Path:
+        """Make a folder that is gone when the changes are done; the folders above it stay."""
+        self.folder(path)
+        self._staging.append(path)
+        return path
+
+    def place(
+        self,
+        src: Path,
+        dst: Path,
+        *,
+        method: Method,
+        staging: Path,
+        unless: Callable[[], bool] = lambda: False,
+        progress: Progress = SILENT,
+    ) -> Method:
+        """Link or copy a file; undone unless `unless()` says then that somebody else uses it."""
+        used = link_or_copy(src, dst, method=method, staging=staging, progress=progress)
+        self._undo.append(lambda: None if unless() else dst.unlink())
+        if used in ("copy", "reflink"):
+            self._give(dst)
+        return used
+
+    def write(
+        self, path: Path, data: bytes, *, staging: Path, unless: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Write a small file, all or nothing; undone to what was there before."""
+        before = path.read_bytes() if path.exists() else None
+        write_atomic(path, data, FILE_MODE, staging=staging)
+        if before is None:
+            self._undo.append(lambda: None if unless() else path.unlink())
+        else:
+            self._undo.append(lambda: write_atomic(path, before, FILE_MODE, staging=staging))
+        self._give(path)
+
+    def _make(self, folder: Path) -> None:
+        folder.mkdir()
+        folder.chmod(FOLDER_MODE)  # whatever the umask
+        self._give(folder)
+
+    def _give(self, path: Path) -> None:
+        uid, gid = self._owner
+        if uid != 0 and getattr(os, "geteuid", lambda: -1)() == 0:
+            os.chown(path, uid, gid, follow_symlinks=False)

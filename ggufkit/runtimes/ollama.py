@@ -1,0 +1,164 @@
+"""Ollama on this machine: which store it uses, and what it needs to run a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ggufkit.errors import ToolError
+from ggufkit.gguf.header import Header
+from ggufkit.gguf.model import ModelInfo
+from ggufkit.runtimes.ollama_server import OllamaServer, find_server, is_loopback, server_url
+from ggufkit.runtimes.ollama_store import SmallLayer, Store, compact_json
+from ggufkit.runtimes.ollama_templates import JINJA_SINCE, ChatFormat, chat_format
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlace:
+    """A store, and how it was found."""
+
+    store: Store
+    """The store."""
+    found_by: str
+    """What named it: `--models-dir`, `OLLAMA_MODELS`, the server's URL, or `default`."""
+    server: OllamaServer | None
+    """The Ollama that answered on this machine."""
+    warnings: tuple[str, ...] = ()
+    """What makes the choice doubtful."""
+
+    @property
+    def by_server(self) -> bool:
+        """Whether the server itself named the store."""
+        return self.server is not None and self.found_by == self.server.url
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What Ollama is told of a model beside its weights."""
+
+    family: str | None
+    """How the model is talked to; None when it is not known."""
+    config: Mapping[str, Any]
+    """The config blob."""
+    layers: tuple[SmallLayer, ...]
+    """Template, license and params, as far as there are."""
+    warnings: tuple[str, ...]
+    """What is not known, or was assumed."""
+
+
+def recipe(header: Header, info: ModelInfo, set_name: str, server: OllamaServer | None) -> Recipe:
+    """Return what Ollama is to be told of a model; `header` is the first of its headers."""
+    jinja = header.string("tokenizer.chat_template")
+    version = server.version if server else None
+    chat = chat_format(jinja, architecture=info.architecture, names=(set_name, info.name), server=version)
+    warnings = tuple(_doubts(jinja, chat, server))
+    return Recipe(chat.name if chat else None, config_document(info), small_layers(chat), warnings)
+
+
+def config_document(info: ModelInfo) -> dict[str, Any]:
+    """Return what the config blob says (ollama types/model/config.go `ConfigV2`)."""
+    family = info.architecture or "unknown"
+    return {
+        "model_format": "gguf",
+        "model_family": family,
+        "model_families": [family],
+        "model_type": human_number(info.n_parameters),
+        "file_type": info.file_type or "unknown",
+        "architecture": "amd64",  # these two are constants on every platform (server/create.go)
+        "os": "linux",
+    }
+
+
+def small_layers(chat: ChatFormat | None) -> tuple[SmallLayer, ...]:
+    """Return the layers beside the weights for a family of models; none when it is not known."""
+    if chat is None:
+        return ()
+    parameters = compact_json(chat.parameters).decode() if chat.parameters else None
+    texts = {"template": chat.template, "license": chat.license, "params": parameters}
+    return tuple(SmallLayer(kind, text) for kind, text in texts.items() if text)
+
+
+def human_number(n: int) -> str:
+    """Return a count as Ollama shows it: `671.0B`, `134.52M` (format/format.go `HumanNumber`)."""
+    if n >= 1_000_000_000:
+        return f"{n // 1_000_000_000}B" if n % 1_000_000_000 == 0 else f"{n / 1e9:.1f}B"
+    if n >= 1_000_000:
+        return f"{n // 1_000_000}M" if n % 1_000_000 == 0 else f"{n / 1e6:.2f}M"
+    return f"{n / 1e3:.0f}K" if n >= 1_000 else str(n)
+
+
+def find_store(
+    *, models_dir: Path | None = None, environ: Mapping[str, str], home: Path | None = None
+) -> StorePlace:
+    """Find the store: the one named, that of OLLAMA_MODELS, that of the running server, the default.
+
+    A server's answer comes from this machine only (OLLAMA_HOST, else port 11434). Nothing is made.
+    """
+    host = environ.get("OLLAMA_HOST")
+    server = find_server(host)
+    named = environ.get("OLLAMA_MODELS", "").strip().strip("\"'")  # as envconfig.Var does
+    if models_dir is not None:
+        return StorePlace(Store(models_dir.expanduser().absolute()), "--models-dir", server)
+    if named:
+        return StorePlace(Store(Path(named).absolute()), "OLLAMA_MODELS", server)
+    if server is not None and (folder := server.store()) is not None:
+        return StorePlace(Store(_here(folder, server)), server.url, server)
+    return _default(home or Path.home(), server, host)
+
+
+def default_folders(home: Path) -> tuple[Path, ...]:
+    """Return where a store is by default, the user's own first.
+
+    Sources: envconfig.Models; scripts/install.sh; the packages of Linux distributions.
+    """
+    own = home / ".ollama" / "models"
+    if os.name == "nt":
+        return (own,)
+    services = (
+        "/usr/share/ollama/.ollama/models",
+        "/var/lib/ollama/.ollama/models",
+        "/var/lib/ollama/models",
+    )
+    return (own, *map(Path, services))
+
+
+def _here(folder: Path, server: OllamaServer) -> Path:
+    if not folder.is_dir():
+        raise ToolError(
+            f"the Ollama at {server.url} keeps its models in {folder}, which is not on this machine: "
+            "it runs in a container?",
+            hint="--models-dir names the folder that is mounted there",
+        )
+    return folder
+
+
+def _default(home: Path, server: OllamaServer | None, host: str | None) -> StorePlace:
+    """Take the user's own store, or a service's when that is the only one there is."""
+    own, *services = default_folders(home)
+    others = [folder for folder in services if folder.is_dir()]
+    warnings = []
+    if server is not None:
+        warnings.append(f"the Ollama at {server.url} has no model yet to ask for its folder")
+    url = server_url(host)
+    if not is_loopback(url):
+        warnings.append(f"OLLAMA_HOST names another machine ({url}): this machine's store is taken")
+    if own.is_dir() and others:
+        warnings.append(f"there is a store in {others[0]} too")
+    chosen = others[0] if others and not own.is_dir() else own
+    return StorePlace(Store(chosen), "default", server, tuple(warnings))
+
+
+def _doubts(jinja: str | None, chat: ChatFormat | None, server: OllamaServer | None) -> Iterator[str]:
+    version = server.version if server else None
+    if version is None and chat is not None and chat.template and "$.IsThinkSet" in chat.template:
+        yield "no Ollama that says its version runs here: the template is for 0.9 and later"
+    if not jinja:
+        yield "the file has no chat template: Ollama will send prompts as they are"
+    elif chat is None and (version is None or version < JINJA_SINCE):
+        yield (
+            "no template of ours fits this model's own chat template: Ollama 0.30 and later uses that one, "
+            "earlier ones send prompts as they are"
+        )

@@ -1,0 +1,326 @@
+"""Make an Ollama model of a GGUF without a second copy of its bytes: blobs first, the manifest last."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, TargetExistsError, ToolError, UsageError
+from ggufkit.gguf.model import ModelInfo, model_info
+from ggufkit.progress import SILENT, Progress
+from ggufkit.runtimes.changes import Changes
+from ggufkit.runtimes.ollama import Recipe, StorePlace, recipe
+from ggufkit.runtimes.ollama_names import ModelName, default_name, parse_name
+from ggufkit.runtimes.ollama_store import (
+    Store,
+    StoredModel,
+    compact_json,
+    encode_manifest,
+    read_manifest,
+    sha256_of,
+)
+from ggufkit.runtimes.ollama_writer import Placed, StoreWriter
+from ggufkit.transfer.disk import Method, existing_parent, free_bytes, hard_link_refused, same_file_system
+from ggufkit.verbs.locate import LocalModel
+from ggufkit.verbs.record import digests
+
+Action = Literal["import", "replace", "nothing", "compare"]
+"""`compare`: only the file's digest, not taken yet, can tell whether it is there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPlan:
+    """What an import into Ollama would do."""
+
+    model: LocalModel
+    """The model: one file, or shards that are merged first."""
+    source: Path
+    """The one file that goes into the store."""
+    merge_bytes: int
+    """Bytes of `source` if it has to be merged first, else 0."""
+    name: str
+    """The model's name, as `ollama list` will show it."""
+    place: StorePlace
+    """The store, and how it was found."""
+    action: Action
+    """What is to be done under this name."""
+    method: Method
+    """How the weights get into the store; `auto` links if it can."""
+    n_bytes: int
+    """Size of the weights."""
+    copy_bytes: int
+    """Bytes that the weights will take in the store, as far as can be foreseen: 0 with a link."""
+    free_bytes: int
+    """Free room on the store's disk."""
+    sha256: str | None
+    """Digest of the weights, bare hex, when it is known already."""
+    recipe: Recipe
+    """What Ollama is told beside the weights."""
+    force: bool
+    """Whether another model of this name may be replaced."""
+    warnings: tuple[str, ...]
+    """What the user should know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import into Ollama came to."""
+
+    name: str
+    """The model's name, as `ollama list` shows it."""
+    store: Path
+    """The store's folder."""
+    manifest: Path
+    """The model's manifest."""
+    id: str
+    """SHA-256 of the manifest, bare hex; `ollama list` shows its first 12."""
+    source: Path
+    """The file that was imported."""
+    blob: Path
+    """The weights in the store."""
+    sha256: str
+    """Digest of the weights, bare hex."""
+    action: Action
+    """What was done; `nothing` when it was there already."""
+    method: Placed
+    """How the weights got there."""
+    n_bytes: int
+    """Size of the weights."""
+    extra_bytes: int
+    """Bytes that the import took on the store's disk."""
+    listed: bool | None
+    """Whether the running Ollama lists the model; None when none runs here."""
+    warnings: tuple[str, ...]
+    """What the user should know."""
+
+
+def plan_ollama_import(
+    model: LocalModel,
+    place: StorePlace,
+    *,
+    name: str | None = None,
+    method: Method = "auto",
+    force: bool = False,
+) -> ImportPlan:
+    """Check the model, the name and the store; nothing is written and no server is asked.
+
+    Raises FormatError for a set that is not whole, UsageError for a bad name or a file that is no model by
+    itself, TargetExistsError for a name that another model has, NoSpaceError, AccessError.
+    """
+    headers = model.headers()
+    info = model_info(headers)
+    _check_kind(model, info)
+    source, merge_bytes = _single_file(model)
+    n_bytes = merge_bytes or headers[0].file_size_bytes
+    sha256 = None if merge_bytes else digests().get(source)
+    asked = parse_name(name) if name is not None else default_name(model.name, info.n_parameters)
+    chosen = place.store.spelled(asked)
+    told = recipe(headers[0], info, model.name, place.server)
+    plan = ImportPlan(
+        model=model,
+        source=source,
+        merge_bytes=merge_bytes,
+        name=str(chosen),
+        place=place,
+        action=_action(place.store, chosen, source, n_bytes, sha256, force),
+        method=method,
+        n_bytes=n_bytes,
+        copy_bytes=_bytes_to_copy(place.store, source, n_bytes, sha256, method),
+        free_bytes=free_bytes(place.store.blobs),
+        sha256=sha256,
+        recipe=told,
+        force=force,
+        warnings=(*headers[0].warnings, *place.warnings, *told.warnings, *_mode_doubt(source, place.store)),
+    )
+    if plan.action == "nothing":
+        return replace(plan, copy_bytes=0, warnings=())
+    _check_store(plan)
+    return plan
+
+
+def ollama_import(plan: ImportPlan, progress: Progress = SILENT) -> ImportReport:
+    """Do what the plan says; on failure the store is left as it was (a file merged first stays).
+
+    Raises what the plan does, IntegrityError when the file is not what was pulled, ToolError when the server
+    that named the store does not list the model.
+    """
+    sha256 = _merged(plan, progress) if plan.merge_bytes else _digest(plan, progress)
+    store, name = plan.place.store, parse_name(plan.name)
+    config = compact_json(plan.recipe.config)
+    manifest = encode_manifest(config, (sha256, plan.n_bytes), plan.recipe.layers)
+    action = _action(store, name, plan.source, plan.n_bytes, sha256, plan.force)
+    if action == "nothing":
+        return _already(plan, read_manifest(store.manifest(name)), sha256, manifest)
+    with Changes(store.root) as changes:
+        writer = StoreWriter(store, changes)
+        method = writer.weights(plan.source, sha256, method=plan.method, progress=progress)
+        for data in (config, *(layer.data for layer in plan.recipe.layers)):
+            writer.blob(data)
+        writer.manifest(name, manifest)
+        # A server that started meanwhile has removed what no manifest named yet; now it would not.
+        writer.weights(plan.source, sha256, method=plan.method, progress=progress)
+        for data in (config, *(layer.data for layer in plan.recipe.layers)):
+            writer.blob(data)
+        listed, doubts = _listed(plan, sha256_of(manifest))
+    return _report(plan, sha256, manifest, action, method, writer.extra_bytes, listed, doubts)
+
+
+def _check_kind(model: LocalModel, info: ModelInfo) -> None:
+    if info.kind != "model":
+        message = f"{model.files[0]} is no model by itself ({info.kind})"
+        raise UsageError(message, hint="name the model's own file")
+
+
+def _single_file(model: LocalModel) -> tuple[Path, int]:
+    """Return the one file to import, and its size if it has to be merged first."""
+    if not model.is_sharded:
+        return model.files[0].absolute(), 0
+    from ggufkit.verbs.merge import plan_merge
+
+    merged = plan_merge(model)
+    return merged.output.absolute(), merged.n_bytes
+
+
+def _merged(plan: ImportPlan, progress: Progress) -> str:
+    from ggufkit.verbs.merge import merge, plan_merge
+
+    report = merge(plan_merge(plan.model), progress)
+    return report.sha256 or _digest(plan, progress)
+
+
+def _digest(plan: ImportPlan, progress: Progress) -> str:
+    """Return the file's digest, taken now unless it is remembered of this state of the file."""
+    cache = digests()
+    sha256 = cache.get(plan.source)
+    if sha256 is None:
+        progress.start(f"hashing {plan.source.name}", plan.n_bytes)
+        try:
+            sha256 = cache.digest(plan.source, progress)
+        finally:
+            progress.finish()
+    record = plan.model.record
+    expected = record.digest_of(plan.source) if record else None
+    if expected not in (None, sha256):
+        message = f"{plan.source}: SHA-256 is {sha256}, recorded is {expected}"
+        raise IntegrityError(message, hint=f"ggufkit verify {plan.source}")
+    return sha256
+
+
+def _action(
+    store: Store, name: ModelName, source: Path, n_bytes: int, sha256: str | None, force: bool
+) -> Action:
+    """Say what is to be done under a name; raises TargetExistsError when another model has it."""
+    file = store.manifest(name)
+    if not file.exists():
+        return "import"
+    if force:
+        return "replace"
+    stored = read_manifest(file)
+    weights = stored.model if stored else None
+    if weights is not None:
+        if sha256 is None and not _is_file(store, weights.sha256, source):
+            if weights.size_bytes == n_bytes:
+                return "compare"
+        elif sha256 in (None, weights.sha256):
+            return "nothing" if store.has(weights.sha256, n_bytes) else "replace"
+    what = "with other weights" if weights else f"but its manifest is broken ({file})"
+    hint = "--force replaces it, --name gives this one another name"
+    raise TargetExistsError(f"{name} is in {store.root} already, {what}", hint=hint)
+
+
+def _is_file(store: Store, sha256: str, source: Path) -> bool:
+    """Say whether the blob is the very file (a hard link of it)."""
+    try:
+        return store.blob(sha256).samefile(source)
+    except OSError:
+        return False
+
+
+def _bytes_to_copy(store: Store, source: Path, n_bytes: int, sha256: str | None, method: Method) -> int:
+    if sha256 is not None and store.has(sha256, n_bytes):
+        return 0
+    if method in ("copy", "reflink"):
+        return n_bytes
+    if source.exists():
+        refused = hard_link_refused(source, store.blobs)
+    else:
+        refused = None if same_file_system(source, store.blobs) else "another file system"
+    if refused and method == "hard-link":
+        raise UsageError(f"no hard link from {source} to {store.blobs}: {refused}", hint="--copy")
+    return n_bytes if refused else 0
+
+
+def _check_store(plan: ImportPlan) -> None:
+    store = plan.place.store
+    for folder in map(existing_parent, (store.blobs, store.manifests)):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            hint = "run it as the store's owner, or with sudo"
+            raise AccessError(f"{folder}: this user may not write there", hint=hint)
+    need = plan.copy_bytes
+    if same_file_system(plan.source, store.blobs):
+        need += plan.merge_bytes
+    if need > plan.free_bytes:
+        room = f"{need / 2**30:.1f} GiB to write, {plan.free_bytes / 2**30:.1f} GiB free"
+        raise NoSpaceError(f"{store.root}: {room}", hint="a hard link takes none: put the file on that disk")
+
+
+def _mode_doubt(source: Path, store: Store) -> tuple[str, ...]:
+    """Warn of a file that the store's owner, whom a service runs as, can't read."""
+    if not source.exists():
+        return ()
+    status, owner = source.stat(), existing_parent(store.root).stat().st_uid
+    if status.st_mode & 0o004 or owner in (0, status.st_uid):
+        return ()
+    return (f"only its owner may read {source}: if the server runs as another user, chmod o+r it",)
+
+
+def _listed(plan: ImportPlan, id_: str) -> tuple[bool | None, tuple[str, ...]]:
+    """Ask the server whether it has the model now."""
+    server = plan.place.server
+    if server is None:
+        return None, ()
+    if server.digests().get(plan.name) == id_:
+        return True, ()
+    message = f"the Ollama at {server.url} does not list {plan.name}"
+    if plan.place.by_server:
+        raise ToolError(f"{message}, though {plan.place.store.root} is its store; all was undone")
+    return False, (f"{message}: it keeps its models in another folder",)
+
+
+def _already(plan: ImportPlan, stored: StoredModel | None, sha256: str, manifest: bytes) -> ImportReport:
+    data = stored.data if stored else manifest
+    theirs = [layer.sha256 for layer in stored.layers[1:]] if stored else []
+    told = [layer.sha256 for layer in plan.recipe.layers]
+    doubts = () if theirs == told else ("its template or parameters are others; --force writes ours",)
+    listed, more = _listed(plan, sha256_of(data))
+    return _report(plan, sha256, data, "nothing", "present", 0, listed, (*doubts, *more))
+
+
+def _report(
+    plan: ImportPlan,
+    sha256: str,
+    manifest: bytes,
+    action: Action,
+    method: Placed,
+    extra_bytes: int,
+    listed: bool | None,
+    warnings: tuple[str, ...],
+) -> ImportReport:
+    store = plan.place.store
+    return ImportReport(
+        name=plan.name,
+        store=store.root,
+        manifest=store.manifest(parse_name(plan.name)),
+        id=sha256_of(manifest),
+        source=plan.source,
+        blob=store.blob(sha256),
+        sha256=sha256,
+        action=action,
+        method=method,
+        n_bytes=plan.n_bytes,
+        extra_bytes=extra_bytes,
+        listed=listed,
+        warnings=(*plan.warnings, *warnings),
+    )
