@@ -5,11 +5,12 @@ Only that. Bytes are fetched over plain HTTP from `/resolve/`, never over Xet: m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from huggingface_hub import HfApi, get_session, hf_hub_url
+from huggingface_hub import HfApi, get_session, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not in __all__
@@ -30,6 +31,7 @@ MAX_SIBLINGS = 50_000
 _HTTP_ERROR = cast(
     type[Exception], next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 )
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 # What the client's parsing of a hostile or broken answer raises.
 _PARSE_ERRORS = (ValueError, TypeError, KeyError, AttributeError)
 
@@ -83,14 +85,15 @@ class HuggingFace:
         # httpx takes (connect, read, write, pool), which the client's annotation does not know
         timeout = cast(Any, (calls.CONNECT_TIMEOUT_S, *[calls.READ_TIMEOUT_S] * 3))
         info = api.model_info(repo_id, revision=asked, files_metadata=True, timeout=timeout)
-        if not info.sha:
+        commit = info.sha or ""
+        if not _COMMIT.fullmatch(commit):
             raise ValueError("no commit")
-        files = _siblings(info, info.sha)
+        files = _siblings(info, commit)
         if files is None:
-            with _time_limits():
-                tree = list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha))
-            files = tuple(_tree_file(entry, info.sha) for entry in tree if isinstance(entry, RepoFile))
-        return info.sha, files
+            with _our_patience():
+                tree = list(api.list_repo_tree(repo_id, recursive=True, revision=commit))
+            files = tuple(_tree_file(entry, commit) for entry in tree if isinstance(entry, RepoFile))
+        return commit, files
 
     def _token(self) -> bool | None:
         """Return what makes the client look its token up (None), or leave it (False)."""
@@ -114,19 +117,28 @@ def _tree_file(entry: RepoFile, commit: str) -> RemoteFile:
 
 
 @contextmanager
-def _time_limits() -> Iterator[None]:
-    """Give the client's requests our time limits: `list_repo_tree` takes none and waits for ever.
+def _our_patience() -> Iterator[None]:
+    """Hold the client's requests to our time limits, and leave it to `insist` to ask a busy hub again.
 
-    The client's session is shared, so the limits also hold for what other threads ask meanwhile.
+    `list_repo_tree` takes no time limit, waits for ever, and sleeps as long as Retry-After says. The
+    client's session is shared, so this also holds for what other threads ask meanwhile.
     """
     limits = dict.fromkeys(("read", "write", "pool"), calls.READ_TIMEOUT_S)
 
     def limit(request: Any) -> None:
         request.extensions["timeout"] = {"connect": calls.CONNECT_TIMEOUT_S, **limits}
 
+    def refuse(response: Any) -> None:
+        if response.status_code >= 400:
+            response.read()
+            hf_raise_for_status(response)
+
     session = get_session()
     hooks = session.event_hooks
-    session.event_hooks = {**hooks, "request": [*hooks.get("request", []), limit]}
+    session.event_hooks = {
+        "request": [*hooks.get("request", []), limit],
+        "response": [*hooks.get("response", []), refuse],
+    }
     try:
         yield
     finally:

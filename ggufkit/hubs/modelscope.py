@@ -85,7 +85,7 @@ class ModelScope:
             return _Config(endpoint=self.endpoint, token="")
         try:
             return _Config(endpoint=self.endpoint)
-        except (EOFError, ImportError, AttributeError, IndexError, ValueError) as error:  # a broken pickle
+        except (EOFError, ImportError, IndexError, *_PARSE_ERRORS) as error:  # a broken pickle
             hint = f"run 'ms login' again, or set {TOKEN_VARIABLES[self.name]}"
             raise AccessError("the token file of modelscope can't be read", hint=hint) from error
 

@@ -74,7 +74,7 @@ def test_a_manifest_may_have_no_source_and_no_quant() -> None:
         (broken(files={}), "files is missing"),
         (broken(files=["x"]), "a file is no object"),
         (broken(files=[{"path": "a", "size_bytes": 1}, {"path": "A", "size_bytes": 1}]), "same path"),
-        (broken(files=[{"path": "a", "size_bytes": 1}, {"path": "b", "size_bytes": 1, "local": "a"}]), "same"),
+        (broken(files=[{"path": "a", "size_bytes": 1}, {"path": "b", "size_bytes": 1, "local": "A"}]), "two"),
         (broken_file(path="../x"), "leaves its folder"),
         (broken_file(path="/x"), "is absolute"),
         (broken_file(path="C:x"), "colon"),

@@ -49,7 +49,7 @@ R1 = "unsloth/DeepSeek-R1-GGUF"
         (f"https://modelscope.cn/models/{R1}", RepoRef(MS, R1, None, None)),
         (f"https://www.modelscope.cn/models/{R1}/files", RepoRef(MS, R1, None, None)),
         (f"https://modelscope.cn/models/{R1}/summary", RepoRef(MS, R1, None, None)),
-        (f"https://modelscope.cn/models/{R1}/file/view/v1/a%2Fb.gguf?status=2", RepoRef(MS, R1, "v1", "a/b.gguf")),
+        (f"https://modelscope.cn/models/{R1}/file/view/v1/a%2Fb.gguf?x", RepoRef(MS, R1, "v1", "a/b.gguf")),
         (f"https://modelscope.cn/models/{R1}/resolve/master/a/b.gguf", RepoRef(MS, R1, "master", "a/b.gguf")),
         (f"modelscope.cn/{R1}:Q4_K_M", RepoRef(MS, R1, None, "Q4_K_M")),
     ],

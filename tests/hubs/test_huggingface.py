@@ -1,0 +1,299 @@
+"""Listing and URLs through the real huggingface_hub, against a hub that misbehaves."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from ggufkit import __version__
+from ggufkit.errors import AccessError, GgufkitError, IntegrityError, NetworkError, NotFoundError, UsageError
+from ggufkit.hubs import calls
+from ggufkit.hubs.hub import Hub, Listing, RemoteFile, open_hub
+from ggufkit.progress import Silent
+from tests.hubs.conftest import FILES
+from tests.hubs.fake import COMMIT, Answer, FakeHub, sha_of
+
+BUSY = Answer(503, "busy")
+
+
+def hub_at(fake: FakeHub) -> Hub:
+    return open_hub("huggingface", endpoint=fake.url)
+
+
+def listing(fake: FakeHub, revision: str | None = None) -> Listing:
+    return hub_at(fake).list_files("o/n", revision)
+
+
+def refusal(fake: FakeHub, revision: str | None = None) -> GgufkitError:
+    with pytest.raises(GgufkitError) as caught:
+        listing(fake, revision)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_listing_has_all_files_with_the_commit_in_one_request(fake: FakeHub) -> None:
+    got = listing(fake)
+    assert (got.hub, got.endpoint, got.repo_id) == ("huggingface", fake.url, "o/n")
+    assert (got.revision, got.commit) == ("main", COMMIT)
+    assert {file.path: file.size_bytes for file in got.files} == FILES
+    assert [file.path for file in got.files] == sorted(FILES)
+    assert {file.revision for file in got.files} == {COMMIT}
+    digests = {file.path: file.sha256 for file in got.files}
+    assert digests == {path: sha_of(path) if path.endswith(".gguf") else None for path in FILES}
+    assert [path for path, _ in fake.log] == ["/api/models/o/n/revision/main?blobs=true"]
+    assert f"ggufkit/{__version__}" in fake.log[0][1]["user-agent"]
+
+
+def test_a_commit_may_be_asked_for(fake: FakeHub) -> None:
+    assert listing(fake, COMMIT).commit == COMMIT
+
+
+def test_a_mirror_that_gives_no_sizes_is_asked_for_the_tree(fake: FakeHub) -> None:
+    straight = listing(fake)
+    fake.sizes_in_info = False
+    fake.log.clear()
+    assert listing(fake) == straight
+    assert [path.partition("?")[0] for path, _ in fake.log] == [
+        "/api/models/o/n/revision/main",
+        *[f"/api/models/o/n/tree/{COMMIT}"] * 3,  # pages
+    ]
+
+
+def test_a_url_holds_the_commit_and_is_quoted(fake: FakeHub) -> None:
+    file = RemoteFile("a b/ü#?%.gguf", 1, None, COMMIT)
+    address = hub_at(fake).locate("o/n", file)
+    assert address.url == f"{fake.url}/o/n/resolve/{COMMIT}/a%20b/%C3%BC%23%3F%25.gguf"
+    assert set(address.headers) == {"user-agent"}
+    assert fake.log == []
+
+
+def test_the_endpoint_of_the_environment_is_read_when_the_hub_is_opened(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", fake.url + "/")
+    hub = open_hub("huggingface")
+    assert hub.endpoint == fake.url
+    assert hub.list_files("o/n").files
+    assert hub.locate("o/n", RemoteFile("x", 1, None, "main")).url == f"{fake.url}/o/n/resolve/main/x"
+    monkeypatch.delenv("HF_ENDPOINT")
+    address = open_hub("huggingface").locate("o/n", RemoteFile("x", 1, None, "main"))
+    assert address.url == "https://huggingface.co/o/n/resolve/main/x"
+
+
+# --- tokens ---
+
+
+def test_a_token_is_not_shown_to_a_mirror(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_ENDPOINT", fake.url)
+    hub = open_hub("huggingface")
+    file = hub.list_files("o/n").files[0]
+    assert "authorization" not in fake.log[0][1]
+    assert "authorization" not in hub.locate("o/n", file).headers
+
+
+def test_a_token_is_shown_to_hosts_that_the_user_trusts(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", "127.0.0.1")
+    address = hub_at(fake).locate("o/n", listing(fake).files[0])
+    assert fake.log[0][1]["authorization"] == "Bearer hf_secret"
+    assert address.headers["authorization"] == "Bearer hf_secret"
+    assert "hf_secret" not in repr(address)
+
+
+def test_a_token_goes_to_the_hub_itself(clean_environment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    file = RemoteFile("x", 1, None, "main")
+    assert open_hub("huggingface").locate("o/n", file).headers["authorization"] == "Bearer hf_secret"
+    mirror = open_hub("huggingface", endpoint="https://hf-mirror.com")
+    assert "authorization" not in mirror.locate("o/n", file).headers
+
+
+def test_no_error_shows_the_token(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", "127.0.0.1")
+    fake.forever = Answer(401, "", {"X-Error-Message": "Invalid credentials in Authorization header"})
+    error = refusal(fake)
+    assert isinstance(error, AccessError)
+    assert "hf_secret" not in f"{error.message} {error.hint} {error.__cause__}"
+
+
+# --- faults that pass ---
+
+
+def test_a_busy_hub_is_asked_again(fake: FakeHub, naps: list[float]) -> None:
+    fake.instead = [BUSY, Answer(500), Answer(502)]
+    assert len(listing(fake).files) == len(FILES)
+    assert naps == [1, 2, 4]
+
+
+def test_a_rate_limit_is_honoured(fake: FakeHub, naps: list[float]) -> None:
+    fake.instead = [Answer(429, "", {"Retry-After": "7"}), Answer(429, "", {"RateLimit": '"api";r=0;t=8'})]
+    assert len(listing(fake).files) == len(FILES)
+    assert naps == [7, 9]
+
+
+def test_a_busy_tree_is_asked_again(fake: FakeHub, naps: list[float]) -> None:
+    fake.sizes_in_info = False
+    info = Answer(body=fake.hf_info(blobs=False))
+    fake.instead = [info, BUSY, info, Answer(429, "", {"Retry-After": "5"})]
+    assert len(listing(fake).files) == len(FILES)
+    assert naps == [1, 5]
+
+
+def test_the_client_waits_for_no_tree_behind_our_back(fake: FakeHub, naps: list[float]) -> None:
+    fake.instead = [Answer(body=fake.hf_info(blobs=False))]
+    fake.forever = Answer(429, "", {"Retry-After": "3600"})
+    assert "status 429" in refusal(fake).message
+    assert (naps, len(fake.log)) == ([], 2)
+
+
+def test_a_retry_is_told(fake: FakeHub, naps: list[float]) -> None:
+    notes: list[str] = []
+
+    class Listener(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    fake.instead = [BUSY]
+    open_hub("huggingface", endpoint=fake.url, progress=Listener()).list_files("o/n")
+    where = fake.url.removeprefix("http://")
+    assert notes == [
+        f"Hugging Face at {where} answered with status 503 for o/n; trying again in 1 s (2 of 4)"
+    ]
+
+
+def test_a_hub_that_stays_busy_names_the_other(fake: FakeHub, naps: list[float]) -> None:
+    fake.forever = BUSY
+    error = refusal(fake)
+    assert isinstance(error, NetworkError)
+    assert error.exit_code == 5
+    assert "ms:o/n asks ModelScope" in (error.hint or "")
+    assert len(fake.log) == calls.N_TRIES
+
+
+def test_a_long_rate_limit_is_not_waited_for(fake: FakeHub, naps: list[float]) -> None:
+    fake.forever = Answer(429, "", {"Retry-After": "3600"})
+    assert "status 429" in refusal(fake).message
+    assert (naps, len(fake.log)) == ([], 1)
+
+
+def test_nobody_listens(clean_environment: Any, naps: list[float]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(NetworkError, match="can't be reached: Connection refused"):
+            open_hub("huggingface", endpoint=url).list_files("o/n")
+    assert len(naps) == calls.N_TRIES - 1
+
+
+@pytest.mark.parametrize("with_tree", [False, True])
+def test_a_hub_that_never_answers_is_given_up(
+    fake: FakeHub, naps: list[float], monkeypatch: pytest.MonkeyPatch, with_tree: bool
+) -> None:
+    """Both requests have a time limit, and so have the client's own retries of the tree."""
+    monkeypatch.setattr(calls, "READ_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(calls, "N_TRIES", 2)
+    honest, given_up = fake.answer, threading.Event()
+
+    def answer(target: str) -> Answer:
+        if "tree" in target or not with_tree:
+            given_up.wait(10)
+        return honest(target)
+
+    fake.sizes_in_info = not with_tree
+    monkeypatch.setattr(fake, "answer", answer)
+    start = time.perf_counter()
+    assert "timed out" in refusal(fake).message
+    given_up.set()
+    assert time.perf_counter() - start < 9
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (Answer(404, "", {"X-Error-Code": "RepoNotFound"}), NotFoundError, "has no repo o/n, or it is"),
+        (Answer(401, "", {"X-Error-Code": "RepoNotFound"}), NotFoundError, "has no repo o/n, or it is"),
+        (Answer(404, "", {"X-Error-Code": "RevisionNotFound"}), NotFoundError, "no revision nope in o/n"),
+        (Answer(403, "", {"X-Error-Code": "GatedRepo"}), AccessError, "accepted the terms of o/n"),
+        (Answer(403, ""), AccessError, "does not let us read o/n"),
+        (Answer(404, "<html>"), NotFoundError, "has no repo o/n with revision nope"),
+        (Answer(400, "bad"), NetworkError, "status 400"),
+        (Answer(200, "<html>", {"Content-Type": "text/html"}), NetworkError, "is no listing of o/n"),
+        (Answer(200, {"id": "o/n", "sha": "../x", "siblings": []}), NetworkError, "is no listing of o/n"),
+        (Answer(200, ""), NetworkError, "is no listing of o/n"),
+        (Answer(200, "[]"), NetworkError, "is no listing of o/n"),
+        (Answer(200, "null"), NetworkError, "is no listing of o/n"),
+        (Answer(200, "{}"), NetworkError, "is no listing of o/n"),
+        (Answer(200, {"id": "o/n", "sha": COMMIT, "siblings": 7}), NetworkError, "is no listing of o/n"),
+        (Answer(200, {"id": "o/n", "sha": COMMIT, "siblings": [{}]}), NetworkError, "is no listing of o/n"),
+        (Answer(200, {"id": "o/n", "siblings": []}), NetworkError, "is no listing of o/n"),
+    ],
+)  # fmt: skip
+def test_refusals(fake: FakeHub, naps: list[float], answer: Answer, kind: type, words: str) -> None:
+    fake.forever = answer
+    error = refusal(fake, "nope")
+    assert type(error) is kind
+    assert words in error.message
+    assert naps == []
+
+
+def test_where_a_gated_repo_can_be_opened(fake: FakeHub) -> None:
+    fake.forever = Answer(403, "", {"X-Error-Code": "GatedRepo"})
+    assert refusal(fake).hint == f"accept them at {fake.url}/o/n, then set HF_TOKEN"
+
+
+@pytest.mark.parametrize("repo_id", ["n", "o/n/m", "o/..", "o/n?x", "o/a--b", "o/n.git"])
+def test_what_is_no_repo_is_not_asked_for(fake: FakeHub, repo_id: str) -> None:
+    with pytest.raises(UsageError):
+        hub_at(fake).list_files(repo_id)
+    assert fake.log == []
+
+
+def test_offline_mode(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in refusal(fake).message
+
+
+# --- hostile listings ---
+
+
+@pytest.mark.parametrize(
+    "path", ["../../.ssh/authorized_keys", "/etc/passwd", "C:\\x", "a\u001b[2J", "\ud800", ""]
+)
+@pytest.mark.parametrize("sizes_in_info", [True, False])
+def test_unsafe_paths_are_refused(fake: FakeHub, path: str, sizes_in_info: bool) -> None:
+    fake.files = {"fine.gguf": 1, path: 1}
+    fake.sizes_in_info = sizes_in_info
+    assert isinstance(refusal(fake), IntegrityError)
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, "7", None, [1]])
+def test_impossible_sizes_are_refused(fake: FakeHub, size: Any) -> None:
+    fake.forever = Answer(200, {"id": "o/n", "sha": COMMIT, "siblings": [{"rfilename": "a", "size": size}]})
+    assert "is no listing of o/n" in refusal(fake).message
+
+
+def test_an_impossible_digest_is_refused(fake: FakeHub) -> None:
+    lfs = {"sha256": "../x", "size": 1, "pointerSize": 134}
+    sibling = {"rfilename": "a.gguf", "size": 1, "lfs": lfs}
+    fake.forever = Answer(200, {"id": "o/n", "sha": COMMIT, "siblings": [sibling]})
+    assert "is no listing of o/n" in refusal(fake).message
+
+
+def test_nothing_is_printed(fake: FakeHub, naps: list[float], capfd: pytest.CaptureFixture[str]) -> None:
+    fake.sizes_in_info = False
+    fake.instead = [BUSY, Answer(body=fake.hf_info(blobs=False)), BUSY]
+    listing(fake)
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("huggingface_hub").level < logging.CRITICAL
