@@ -84,12 +84,22 @@ async def _refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
         answer = refusal(405, "this hub is read-only")
         answer.headers["Allow"] = ", ".join(_READING)
         return answer
+    if not _has_sound_host(request):
+        return refusal(400, "the Host header is not a host")
     try:
         return await handler(request)
     except NotFoundError as error:
         return refusal(404, error.message, error)
     except web.HTTPClientError as error:
         return refusal(error.status, error.reason)
+
+
+def _has_sound_host(request: web.Request) -> bool:
+    """Tell whether the request's own address, which answers link to, can be made of its Host header."""
+    try:
+        return bool(request.url.host)
+    except ValueError:
+        return False
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:

@@ -75,7 +75,7 @@ class TestHub:
     cdn_url: str | None = None
     """Where its CDN listens, by another host name; None if files come from the hub itself."""
     requests: list[Request] = field(default_factory=list)
-    """All requests so far, in order of arrival."""
+    """All requests so far, in order of arrival; `asked` and `sent_bytes` wait for answers under way."""
     faults: list[Fault] = field(default_factory=list)
     """The faults in force; where several meet a request, the earlier one wins for each setting."""
     link_life_s: float = 3600
@@ -91,7 +91,8 @@ class TestHub:
     def asked(
         self, path: str = "", *, plane: Plane | None = None, method: str | None = None
     ) -> list[Request]:
-        """List the requests whose path with the query the pattern `path` is found in."""
+        """List the requests whose path with the query the pattern `path` is found in, the answers logged."""
+        self.settle()
         return [
             one
             for one in list(self.requests)
@@ -101,6 +102,12 @@ class TestHub:
     def sent_bytes(self, path: str = "", *, plane: Plane | None = None) -> int:
         """Count the bytes of the bodies sent so far."""
         return sum(one.sent_bytes for one in self.asked(path, plane=plane))
+
+    def settle(self, timeout_s: float = 1) -> None:
+        """Wait for answers under way: a client may have the last byte before the log knows it was sent."""
+        deadline_s = time.monotonic() + timeout_s
+        while any(one.ended_s is None for one in list(self.requests)) and time.monotonic() < deadline_s:
+            time.sleep(0.002)
 
     def forget(self) -> None:
         """Empty the log and lift all faults."""
