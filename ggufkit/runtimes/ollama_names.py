@@ -80,8 +80,7 @@ def default_name(set_name: str, n_parameters: int) -> ModelName:
     As in Ollama's library the model's size begins the tag; a name that has none gets it from the
     number of parameters.
     """
-    match = _QUANT.fullmatch(set_name)
-    label, quant = (match["model"], match["quant"]) if match else (set_name, "")
+    label, quant = split_quant(set_name)
     words = [word for word in label.split("-") if word]
     at = next((i for i, word in enumerate(words) if i and _SIZE.fullmatch(word)), None)
     if at is None:
@@ -90,6 +89,12 @@ def default_name(set_name: str, n_parameters: int) -> ModelName:
         model, size = words[:at], words[at:]
     tag = "-".join([*size, quant] if quant else size)
     return parse_name(f"{_clean('-'.join(model)) or 'model'}:{_clean(tag) or DEFAULT_TAG}")
+
+
+def split_quant(set_name: str) -> tuple[str, str]:
+    """Cut a set's name into the model and its quant; the quant is empty when the name has none."""
+    match = _QUANT.fullmatch(set_name)
+    return (match["model"], match["quant"]) if match else (set_name, "")
 
 
 def size_tag(n_parameters: int) -> str:

@@ -1,0 +1,232 @@
+"""Put a model where LM Studio looks: all files of the set into one folder, shard 1 last, no second copy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ggufkit.errors import AccessError, NoSpaceError, TargetExistsError, UsageError
+from ggufkit.gguf.model import ModelInfo, model_info
+from ggufkit.progress import SILENT, Progress
+from ggufkit.runtimes.changes import Changes
+from ggufkit.runtimes.lmstudio import ModelsPlace, UserRepo, infer_user_repo, parse_user_repo
+from ggufkit.transfer.disk import (
+    Method,
+    existing_parent,
+    free_bytes,
+    hard_link_refused,
+    staging_folder,
+)
+from ggufkit.verbs.locate import LocalModel
+
+STAGING = ".ggufkit-import"
+_BLOCK_BYTES = 1 << 20
+
+State = Literal["place", "present", "compare"]
+"""`present`: it is the very file; `compare`: only its bytes can tell whether it is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFile:
+    """One file of the model, and its place."""
+
+    source: Path
+    """The file."""
+    target: Path
+    """Its place in LM Studio's folder."""
+    n_bytes: int
+    """Its size."""
+    state: State
+    """What is to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacePlan:
+    """What an import into LM Studio would do."""
+
+    model: LocalModel
+    """The model: one file, or all its shards."""
+    place: ModelsPlace
+    """LM Studio's models folder, and how it was found."""
+    user_repo: UserRepo
+    """The publisher's and the model's folder."""
+    files: tuple[PlacedFile, ...]
+    """The files in order; they are placed from the last to the first."""
+    method: Method
+    """How they get there; `auto` links if it can."""
+    copy_bytes: int
+    """Bytes that this takes, as far as can be foreseen: 0 with links."""
+    free_bytes: int
+    """Free room on the disk of the models folder."""
+    warnings: tuple[str, ...]
+    """What the user should know."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the files go to."""
+        return self.files[0].target.parent
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReport:
+    """What an import into LM Studio came to."""
+
+    folder: Path
+    """The model's folder."""
+    user_repo: UserRepo
+    """Its publisher and model."""
+    files: tuple[Path, ...]
+    """The files there, in order."""
+    n_bytes: int
+    """Their size."""
+    n_placed: int
+    """How many were not there before."""
+    extra_bytes: int
+    """Bytes that the import took on the disk."""
+    methods: tuple[Method, ...]
+    """How the placed files got there, each way once."""
+    warnings: tuple[str, ...]
+    """What the user should know."""
+
+
+def plan_lmstudio_import(
+    model: LocalModel, place: ModelsPlace, *, user_repo: str | None = None, method: Method = "auto"
+) -> PlacePlan:
+    """Check the set and its place; nothing is written.
+
+    Raises FormatError for a set that is not whole, UsageError for a bad publisher/model, TargetExistsError
+    for another file of the same name, NoSpaceError, AccessError.
+    """
+    headers = model.headers()
+    info = model_info(headers)
+    if info.kind != "model":
+        raise UsageError(f"{model.files[0]} is no model by itself ({info.kind})")
+    chosen = parse_user_repo(user_repo) if user_repo else _inferred(model, info)
+    folder = place.folder / chosen.user / chosen.repo
+    files = tuple(_placed(path.absolute(), folder) for path in model.files)
+    plan = PlacePlan(
+        model=model,
+        place=place,
+        user_repo=chosen,
+        files=files,
+        method=method,
+        copy_bytes=_bytes_to_copy(files, folder, method),
+        free_bytes=free_bytes(folder),
+        warnings=(*headers[0].warnings, *place.warnings, *_path_doubt(folder)),
+    )
+    _check_folder(plan)
+    return plan
+
+
+def lmstudio_import(plan: PlacePlan, progress: Progress = SILENT) -> PlaceReport:
+    """Do what the plan says; on failure the models folder is left as it was.
+
+    Shard 1 comes last: LM Studio loads a set by it, so a set is seen when it is whole.
+    """
+    to_place = [file for file in plan.files if not _is_there(file, progress)]
+    methods: list[Method] = []
+    extra_bytes = 0
+    with Changes(plan.place.folder) as changes:
+        for file in reversed(to_place):
+            changes.folder(plan.folder)
+            staging = changes.staging(staging_folder(plan.place.folder, STAGING))
+            used = changes.place(
+                file.source, file.target, method=plan.method, staging=staging, progress=progress
+            )
+            methods.append(used)
+            extra_bytes += file.n_bytes if used == "copy" else 0
+    return PlaceReport(
+        folder=plan.folder,
+        user_repo=plan.user_repo,
+        files=tuple(file.target for file in plan.files),
+        n_bytes=sum(file.n_bytes for file in plan.files),
+        n_placed=len(to_place),
+        extra_bytes=extra_bytes,
+        methods=tuple(dict.fromkeys(methods)),
+        warnings=plan.warnings,
+    )
+
+
+def _inferred(model: LocalModel, info: ModelInfo) -> UserRepo:
+    record = model.record
+    sources = record.manifest.sources if record is not None else ()
+    return infer_user_repo(model.name, info, sources[0].repo_id if sources else None)
+
+
+def _placed(source: Path, folder: Path) -> PlacedFile:
+    """Say what is to be done for one file; raises TargetExistsError for another one of its name."""
+    target = folder / source.name
+    n_bytes = source.stat().st_size
+    if not os.path.lexists(target):
+        return PlacedFile(source, target, n_bytes, "place")
+    if not target.exists():
+        raise TargetExistsError(f"{target} is a link to nothing", hint=f"remove it: rm '{target}'")
+    if target.samefile(source):
+        return PlacedFile(source, target, n_bytes, "present")
+    if target.is_file() and target.stat().st_size == n_bytes:
+        return PlacedFile(source, target, n_bytes, "compare")
+    raise _other_file(target)
+
+
+def _other_file(target: Path) -> TargetExistsError:
+    hint = "--user-repo names another folder; or remove that file"
+    return TargetExistsError(f"{target} is there and is another file", hint=hint)
+
+
+def _is_there(file: PlacedFile, progress: Progress) -> bool:
+    """Say whether the file is in its place; raises TargetExistsError for one with other bytes."""
+    if file.state != "compare":
+        return file.state == "present"
+    progress.start(f"comparing {file.target.name}, which is there already", file.n_bytes)
+    try:
+        if _same_bytes(file.source, file.target, progress):
+            return True
+    finally:
+        progress.finish()
+    raise _other_file(file.target)
+
+
+def _same_bytes(a: Path, b: Path, progress: Progress) -> bool:
+    with a.open("rb") as one, b.open("rb") as other:
+        while block := one.read(_BLOCK_BYTES):
+            if other.read(_BLOCK_BYTES) != block:
+                return False
+            progress.advance(len(block))
+        return not other.read(1)
+
+
+def _bytes_to_copy(files: tuple[PlacedFile, ...], folder: Path, method: Method) -> int:
+    to_place = [file for file in files if file.state == "place"]
+    if method == "symbolic-link":
+        return 0
+    if method in ("auto", "hard-link"):
+        refusals = {file.source: hard_link_refused(file.source, folder) for file in to_place}
+        refused = [source for source, reason in refusals.items() if reason]
+        if refused and method == "hard-link":
+            reason = refusals[refused[0]]
+            raise UsageError(f"no hard link from {refused[0]} to {folder}: {reason}", hint="--copy")
+        return sum(file.n_bytes for file in to_place if file.source in refused)
+    return sum(file.n_bytes for file in to_place)
+
+
+def _path_doubt(folder: Path) -> tuple[str, ...]:
+    """Warn where LM Studio on Windows is known to trip (lmstudio-bug-tracker 625)."""
+    if sys.platform != "win32" or str(folder).isascii():
+        return ()
+    return (f"{folder}: pictures may not work in LM Studio below folders with such letters",)
+
+
+def _check_folder(plan: PlacePlan) -> None:
+    if all(file.state == "present" for file in plan.files):
+        return
+    parent = existing_parent(plan.folder)
+    if not parent.is_dir():
+        raise TargetExistsError(f"{parent} is no folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise AccessError(f"{parent}: this user may not write there")
+    if plan.copy_bytes > plan.free_bytes:
+        room = f"{plan.copy_bytes / 2**30:.1f} GiB to copy, {plan.free_bytes / 2**30:.1f} GiB free"
+        raise NoSpaceError(f"{plan.place.folder}: {room}", hint="--symbolic-link takes none")
