@@ -16,7 +16,7 @@ from huggingface_hub.hf_api import ModelInfo, RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not in __all__
 
 from ggufkit import __version__
-from ggufkit.errors import NetworkError, UsageError
+from ggufkit.errors import NetworkError, NotFoundError
 from ggufkit.hubs import calls
 from ggufkit.hubs.endpoints import may_see_token
 from ggufkit.hubs.hub import Address, HubName, Listing, RemoteFile, remote_file
@@ -63,7 +63,8 @@ class HuggingFace:
         try:
             commit, files = self._fetch(repo_id, asked)
         except HFValidationError as error:
-            raise UsageError(f"{repo_id} is no repo of Hugging Face: {error}") from error
+            hint = f"ms:{repo_id} asks ModelScope"
+            raise NotFoundError(f"Hugging Face has no repos with names like {repo_id}", hint=hint) from error
         except HfHubHTTPError as error:
             status, headers = error.response.status_code, error.response.headers
             raise calls.refused(self.name, self.endpoint, repo_id, status, headers, what=what) from error

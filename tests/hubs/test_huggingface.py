@@ -253,7 +253,15 @@ def test_where_a_gated_repo_can_be_opened(fake: FakeHub) -> None:
     assert refusal(fake).hint == f"accept them at {fake.url}/o/n, then set HF_TOKEN"
 
 
-@pytest.mark.parametrize("repo_id", ["n", "o/n/m", "o/..", "o/n?x", "o/a--b", "o/n.git"])
+@pytest.mark.parametrize("repo_id", ["o/a--b", "o/n.git"])
+def test_a_name_that_only_modelscope_allows(fake: FakeHub, repo_id: str) -> None:
+    with pytest.raises(NotFoundError) as caught:  # so that whoever asks both goes on to the other
+        hub_at(fake).list_files(repo_id)
+    assert caught.value.hint == f"ms:{repo_id} asks ModelScope"
+    assert fake.log == []
+
+
+@pytest.mark.parametrize("repo_id", ["n", "o/n/m", "o/..", "o/n?x"])
 def test_what_is_no_repo_is_not_asked_for(fake: FakeHub, repo_id: str) -> None:
     with pytest.raises(UsageError):
         hub_at(fake).list_files(repo_id)
