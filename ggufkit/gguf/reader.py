@@ -215,6 +215,8 @@ class Reader:
         else:
             self.need(n * size, what)
             self.pos += n * size
+        if element_type is ValueType.BOOL and self.data[start : self.pos].translate(None, b"\0\1"):
+            self.warnings.append(f"{what}: bools above 1 are taken as true")
         return ArraySpan(element_type, n, start, self.pos)
 
     def _skip_strings(self, what: str, n: int) -> None:

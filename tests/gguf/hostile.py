@@ -246,6 +246,8 @@ def _our_cases() -> Iterator[Case]:
     yield Case("u8 array of 500 MiB", lambda: u8s, r"a\.b would make a header", 1 << 30)
     string = gguf([ARCHITECTURE, entry(b"a.b", STRING, struct.pack("<Q", 41 << 20))])
     yield Case("string of 41 MiB", lambda: string, r"value of a\.b claims", 1 << 30)
+    bools = with_kv(array(b"a.b", BOOL, 3, b"\0\1\2"))
+    yield Case("bools above 1", lambda: bools, r"array a\.b: bools above 1", refused=False)
     run_on = array(b"a.b", STRING, 2, text(b"x") + struct.pack("<Q", (1 << 64) - 1))
     yield Case("string of an array runs on", lambda: with_kv(run_on), r"array a\.b needs .*the file has")
     wraps = array(b"a.b", STRING, 2, struct.pack("<Q", (1 << 64) - 8) + text(b"x"))
