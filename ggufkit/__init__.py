@@ -1,5 +1,74 @@
-"""ggufkit: big split GGUF models, from hub to runtime."""
+"""ggufkit: big split GGUF models, from the hub to the runtime.
+
+The names below are the public API. They are loaded on first use, so that `import ggufkit` costs
+nothing: no hub client, no HTTP client, no numpy.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "FitReport": "verbs.fit",
+    "GgufkitError": "errors",
+    "Header": "gguf.header",
+    "Inspection": "verbs.inspect",
+    "LocalModel": "verbs.locate",
+    "Progress": "progress",
+    "find_model": "verbs.locate",
+    "fit": "verbs.fit",
+    "inspect": "verbs.inspect",
+    "lmstudio_import": "verbs.lmstudio_import",
+    "load_headers": "verbs.locate",
+    "merge": "verbs.merge",
+    "ollama_import": "verbs.ollama_import",
+    "open_header": "transfer.sources",
+    "plan_lmstudio_import": "verbs.lmstudio_import",
+    "plan_merge": "verbs.merge",
+    "plan_ollama_import": "verbs.ollama_import",
+    "plan_pull": "verbs.pull",
+    "plan_serve": "verbs.serve",
+    "plan_split": "verbs.split",
+    "pull": "verbs.pull",
+    "quants": "verbs.listing",
+    "serve": "verbs.serve",
+    "split": "verbs.split",
+    "verify": "verbs.verify",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from ggufkit.errors import GgufkitError
+    from ggufkit.gguf.header import Header
+    from ggufkit.progress import Progress
+    from ggufkit.transfer.sources import open_header
+    from ggufkit.verbs.fit import FitReport, fit
+    from ggufkit.verbs.inspect import Inspection, inspect
+    from ggufkit.verbs.listing import quants
+    from ggufkit.verbs.lmstudio_import import lmstudio_import, plan_lmstudio_import
+    from ggufkit.verbs.locate import LocalModel, find_model, load_headers
+    from ggufkit.verbs.merge import merge, plan_merge
+    from ggufkit.verbs.ollama_import import ollama_import, plan_ollama_import
+    from ggufkit.verbs.pull import plan_pull, pull
+    from ggufkit.verbs.serve import plan_serve, serve
+    from ggufkit.verbs.split import plan_split, split
+    from ggufkit.verbs.verify import verify
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on its first use."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ggufkit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"ggufkit.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)
