@@ -135,12 +135,15 @@ def _our_patience() -> Iterator[None]:
             hf_raise_for_status(response)
 
     session = get_session()
-    hooks = session.event_hooks
+    before = session.event_hooks
     session.event_hooks = {
-        "request": [*hooks.get("request", []), limit],
-        "response": [*hooks.get("response", []), refuse],
+        "request": [*before.get("request", []), limit],
+        "response": [*before.get("response", []), refuse],
     }
     try:
         yield
-    finally:
-        session.event_hooks = hooks
+    finally:  # take out ours only: another thread may have put its own in meanwhile
+        session.event_hooks = {
+            event: [hook for hook in hooks if hook not in (limit, refuse)]
+            for event, hooks in session.event_hooks.items()
+        }

@@ -52,8 +52,8 @@ class ModelScope:
         return Address(url, self._headers())
 
     def _ask(self, repo_id: str, asked: str) -> tuple[RemoteFile, ...]:
+        api = HubApi(self._config(), user_agent=_user_agent())
         try:
-            api = HubApi(self._config(), user_agent=_user_agent())
             entries: list[Any] = list(api.list_repo_files(repo_id, "model", revision=asked))
             files = [_file(e, asked) for e in entries if e.type != "tree"]
         except APIError as error:

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from huggingface_hub import get_session
 
 from ggufkit import __version__
 from ggufkit.errors import AccessError, GgufkitError, IntegrityError, NetworkError, NotFoundError, UsageError
@@ -146,6 +147,13 @@ def test_a_busy_tree_is_asked_again(fake: FakeHub, naps: list[float]) -> None:
     fake.instead = [info, BUSY, info, Answer(429, "", {"Retry-After": "5"})]
     assert len(listing(fake).files) == len(FILES)
     assert naps == [1, 5]
+
+
+def test_the_clients_session_is_left_as_it_was(fake: FakeHub) -> None:
+    fake.sizes_in_info = False
+    before = get_session().event_hooks
+    listing(fake)
+    assert get_session().event_hooks == before
 
 
 def test_the_client_waits_for_no_tree_behind_our_back(fake: FakeHub, naps: list[float]) -> None:

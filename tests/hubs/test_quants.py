@@ -88,6 +88,11 @@ def test_many_names_are_cut_short() -> None:
     assert (refusal("o/M", paths, "zzz").hint or "").endswith("and 17 more")
 
 
+@pytest.mark.parametrize("asked", ["", "/", "/UD", "README.md", "..", "gguf", ".gguf"])
+def test_what_names_nothing(asked: str) -> None:
+    assert "has no quant" in refusal(R1, [*repo_files(R1), "README.md"], asked).message
+
+
 def test_control_characters_in_what_is_asked_are_escaped() -> None:
     assert "\x1b" not in refusal("o/M", ["M-Q4_K_M.gguf"], "\x1b[31m").message
 

@@ -35,6 +35,7 @@ R1 = "unsloth/DeepSeek-R1-GGUF"
         ("_o/n", RepoRef(None, "_o/n", None, None)),
         (f"https://huggingface.co/{R1}", RepoRef(HF, R1, None, None)),
         (f"HTTPS://HuggingFace.co/{R1}/", RepoRef(HF, R1, None, None)),
+        (f"https://huggingface.co/{R1}/tree", RepoRef(HF, R1, None, None)),
         (f"https://huggingface.co/{R1}/tree/main", RepoRef(HF, R1, "main", None)),
         (f"https://huggingface.co/{R1}/tree/main/UD-Q2_K_XL", RepoRef(HF, R1, "main", "UD-Q2_K_XL")),
         (f"https://huggingface.co/{R1}/blob/main/a/b.gguf", RepoRef(HF, R1, "main", "a/b.gguf")),
