@@ -165,14 +165,13 @@ def _grouped(paths: Iterable[Path], shards: bool) -> list[LocalModel]:
             model = _of_file(path)
             models.setdefault(tuple(p.absolute() for p in model.files), model)
     merged = {p.absolute(): m for m in models.values() for p in merged_names(m)}
-    out = []
+    out: dict[Path, LocalModel] = {}
     for files, model in models.items():
         if files[0] in merged and shards:
             continue  # the shards stand for it
-        if model.is_sharded and not shards and any(p.exists() for p in merged_names(model)):
-            continue  # the merged file stands for it
-        out.append(model)
-    return out
+        model = _preferred(model, shards)
+        out.setdefault(model.files[0].absolute(), model)
+    return list(out.values())
 
 
 def _only(models: list[LocalModel], where: str, shards: bool) -> LocalModel:
