@@ -70,7 +70,7 @@ def open_repo(
         try:
             return Repo(ref, hub, hub.list_files(ref.repo_id, revision or ref.revision))
         except (NotFoundError, AccessError, NetworkError) as failure:
-            progress.note(f"{name}: {failure.message}")
+            progress.note(failure.message)
             error = error if isinstance(error, AccessError) else failure
     assert error is not None
     raise error
