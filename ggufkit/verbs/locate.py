@@ -140,7 +140,7 @@ def _origin(record: Record) -> str:
 
 def _preferred(model: LocalModel, shards: bool) -> LocalModel:
     """Return the merged file that stands for the set, when it is there and wanted."""
-    merged = [p for p in merged_names(model) if p.exists()]
+    merged = [p for p in merged_names(model) if p.is_file()]
     return _of_file(merged[0]) if merged and not shards else model
 
 
