@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from ggufkit.server.snapshot import SharedFile
 from ggufkit.transfer.digest import FileStamp
 
-_ONE_RANGE = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))", re.ASCII | re.IGNORECASE)
+_ONE_RANGE = re.compile(r"bytes=(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,18 @@ class BlobResponse(web.StreamResponse):
         return writer
 
     async def _send(self, request: web.BaseRequest, opened: BinaryIO, span: Span) -> None:
-        if request.transport is None:
+        transport = request.transport
+        if transport is None:
             raise ConnectionResetError("the client is gone")
         opened.seek(span.start)
         try:
-            await asyncio.get_running_loop().sendfile(request.transport, opened, span.start, span.n_bytes)
+            await asyncio.get_running_loop().sendfile(transport, opened, span.start, span.n_bytes)
         finally:
             # loop.sendfile leaves the position at what was sent, also when it fails (asyncio, "Event Loop")
             self.sent_bytes = opened.tell() - span.start
+        if self.sent_bytes < span.n_bytes:
+            transport.close()  # aiohttp leaves it open, and the client would wait for the rest
+            raise ConnectionResetError("the file was cut while it was sent")
 
     async def _gone(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         self.set_status(404)

@@ -6,6 +6,7 @@ Shapes as huggingface_hub reads them (`hf_api.ModelInfo`, `RepoFile`, `RepoFolde
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ from ggufkit.server.snapshot import (
 )
 
 _API = "/api/models/{owner}/{name}"
-_ERROR_CODES = {
+_ERROR_CODES: dict[type, str] = {
     RepoMissingError: "RepoNotFound",
     RevisionMissingError: "RevisionNotFound",
     EntryMissingError: "EntryNotFound",
@@ -80,7 +81,7 @@ async def resolve(request: web.Request) -> BlobResponse:
 def refusal(status: int, message: str, error: Exception | None = None) -> web.Response:
     """Say no in the way the clients map to their exceptions: by X-Error-Code."""
     headers = {"X-Error-Message": printable(message)}
-    if code := _ERROR_CODES.get(type(error)):  # type: ignore[arg-type]
+    if code := _ERROR_CODES.get(type(error)):
         headers["X-Error-Code"] = code
     return web.json_response({"error": message}, status=status, headers=headers)
 
@@ -139,4 +140,4 @@ def _is_true(text: str | None) -> bool:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
+    return int(text) if re.fullmatch("[0-9]{1,9}", text or "") and text else 0

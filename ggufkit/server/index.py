@@ -34,7 +34,7 @@ def index_text(url: str, repos: Sequence[Snapshot]) -> str:
         "A ggufkit hub: read-only, speaks the protocols of Hugging Face and ModelScope.",
         "",
         "On the other machine set one of these, or both:",
-        f"  export HF_ENDPOINT={url} HF_HUB_DISABLE_XET=1",
+        f"  export HF_ENDPOINT={url}",
         f"  export MODELSCOPE_ENDPOINT={url}",
         "and then, as ever, one of:",
         f"  ggufkit pull {example}",

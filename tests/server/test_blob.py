@@ -36,6 +36,8 @@ from ggufkit.transfer.digest import FileStamp
         ("bytes=\u0661-", None),
         ("bytes=+1-2", None),
         ("bytes=1 - 2", None),
+        (f"bytes={'9' * 5000}-", None),
+        (f"bytes=0-{'9' * 5000}", None),
     ],
 )
 def test_ranges(header: str, span: Span | None) -> None:

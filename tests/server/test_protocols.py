@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -345,6 +347,27 @@ def test_names_with_odd_characters(tmp_path: Path) -> None:
             assert ask(hub.url, address).body == name.encode()
         plain: Answer = ask(hub.url, "/o/n/resolve/main/x.gguf", headers={"Accept-Encoding": "gzip"})
         assert (plain.body, plain.headers.get("content-encoding")) == (b"plain", None)
+
+
+def test_numbers_beyond_all_measure_are_no_server_error(hub: TestHub) -> None:
+    for path in (f"{TREE}?cursor={'9' * 5000}", f"{TREE}?cursor=-1", f"{TREE}?cursor=x"):
+        assert len(ask(hub.url, path).json) == 3
+    assert ask(hub.url, HF_FILE, headers={"Range": f"bytes={'9' * 5000}-"}).status == 416
+
+
+def test_a_file_cut_while_it_is_sent_ends_the_connection(tmp_path: Path) -> None:
+    path = tmp_path / "o/n/a.gguf"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.truncate(path, 64 << 20)
+    with run_hub(tmp_path) as hub:
+        connection = http.client.HTTPConnection(urlsplit(hub.url).netloc, timeout=30)
+        connection.request("GET", "/o/n/resolve/main/a.gguf")
+        response = connection.getresponse()
+        os.truncate(path, 1 << 20)
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            response.read()
+        connection.close()
 
 
 def test_an_empty_file(tmp_path: Path) -> None:

@@ -147,6 +147,16 @@ def test_hf_downloads_and_verifies(place: Place) -> None:
     assert SHARD in damaged.stdout + damaged.stderr and "README.md" in damaged.stdout + damaged.stderr
 
 
+def test_the_endpoint_is_all_that_huggingface_hub_needs(place: Place) -> None:
+    place.python(f"""
+        import os
+        del os.environ["HF_HUB_DISABLE_XET"]
+        from huggingface_hub import snapshot_download
+        result = snapshot_download("{REPO_ID}", local_dir="all")
+    """)
+    assert place.got("all") == place.files
+
+
 def test_modelscope_lists_and_downloads(place: Place) -> None:
     result = place.python(f"""
         from modelscope import snapshot_download
