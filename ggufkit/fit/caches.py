@@ -174,7 +174,9 @@ def _certainty(arch: str) -> Certainty:
 def _rule(info: ModelInfo, layers: Sequence[CacheLayer]) -> str:
     if not layers:
         return "a state of fixed size, no cache"
-    kind = "compressed keys (MLA)" if is_mla(info.attention) else "keys and values"
+    kind = "keys and values"
+    if is_mla(info.attention):
+        kind = "compressed keys (MLA; runtimes of before 2026 keep values too, 1.9 times as much)"
     if info.architecture in MEASURED:
         return kind
     return f"a guess, as ggufkit does not know how {info.architecture} keeps its context: {kind}"

@@ -268,7 +268,7 @@ def _warnings(info: ModelInfo, caches: Caches | None, settings: FitSettings) -> 
     if old and new:
         warnings.append(
             f"this file was made before llama.cpp learnt MLA: its KV cache takes {old:,} bytes a token, "
-            f"{old / new:.0f} times the {new:,} of a file made since April 2025"
+            f"{old / new:.0f} times the {new:,} of a newer upload of the same quant (since April 2025)"
         )
     return warnings
 

@@ -1,0 +1,201 @@
+"""`ggufkit fit`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ggufkit.cli.params import MEMORY_SIZE, model_argument, output_options, source_option
+from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
+from ggufkit.errors import NoSpaceError, printable
+
+if TYPE_CHECKING:
+    from ggufkit.fit.verdict import Level
+    from ggufkit.verbs.fit import FitReport
+
+CACHE_TYPES = ("f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "bf16")
+CACHE_TYPE = click.Choice(CACHE_TYPES)
+
+LEVELS: dict[Level, str] = {
+    "fits": "fits",
+    "tight": "tight",
+    "pages": "pages from SSD",
+    "no": "does not fit",
+    "unknown": "unknown",
+}
+
+
+@click.command("fit", short_help="Say whether a model fits this machine.")
+@model_argument
+@click.option("--ram", type=MEMORY_SIZE, metavar="SIZE", help="Memory built in; left out, this machine's.")
+@click.option(
+    "-c", "--ctx-size", type=click.IntRange(0), metavar="N", help="Tokens of context; 0: the model's own."
+)
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Texts that are worked on at the same time.",
+)
+@click.option("--cache-type-k", type=CACHE_TYPE, default="f16", show_default=True, help="Type of the keys.")
+@click.option("--cache-type-v", type=CACHE_TYPE, default="f16", show_default=True, help="Type of the values.")
+@click.option(
+    "--ubatch-size",
+    type=click.IntRange(1, 65536),
+    default=512,
+    show_default=True,
+    metavar="N",
+    help="Tokens that are computed at once.",
+)
+@click.option("--kv-unified", is_flag=True, help="One cache for all parallel texts.")
+@click.option("--swa-full", is_flag=True, help="Sliding-window layers keep the whole context.")
+@click.option("--check", is_flag=True, help="Exit with 8 when it does not fit in memory.")
+@source_option
+@output_options
+def command(
+    out: Out,
+    model: str | None,
+    ram: int | None,
+    ctx_size: int | None,
+    parallel: int,
+    cache_type_k: str,
+    cache_type_v: str,
+    ubatch_size: int,
+    kv_unified: bool,
+    swa_full: bool,
+    check: bool,
+    source: str,
+) -> None:
+    """Say whether a model fits this machine.
+
+    \b
+    Examples:
+      ggufkit fit --ram 256G
+      ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --ctx-size 32768 --cache-type-k q8_0 --cache-type-v q8_0
+      ggufkit fit unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS --ram 192GiB --check
+
+    Weights and KV cache are computed from the header, as llama.cpp has them in memory; --json has every
+    term with its formula. MODEL may be a repo on a hub: only the headers are fetched. --ram 256G is
+    256 GiB, as memory is sold.
+
+    \b
+    fits            and leaves what should be set aside
+    tight           fits, but leaves less than it should to the system
+    pages from SSD  the weights do not all stay in memory (mmap): each token reads from the SSD
+    does not fit    what can't be read again, such as the KV cache, is too large
+
+    -q prints fits, tight, pages, no or unknown. Compute buffers are not computed yet: a part of the
+    memory is set aside for them and for the system, and shown.
+    """
+    from ggufkit.fit.memory import FitSettings
+    from ggufkit.verbs.fit import DEFAULT_CONTEXT_TOKENS, fit
+    from ggufkit.verbs.locate import load_headers
+
+    loaded = load_headers(model, source=source)
+    if model is None:
+        out.say(f"model: {printable(loaded.where)}")
+    settings = FitSettings(
+        context_tokens=ctx_size or DEFAULT_CONTEXT_TOKENS,
+        n_sequences=parallel,
+        n_ubatch_tokens=ubatch_size,
+        cache_type_k=cache_type_k,
+        cache_type_v=cache_type_v,
+        unified=kv_unified,
+        swa_full=swa_full,
+    )
+    report = fit(
+        loaded.headers, name=loaded.name, ram_bytes=ram, context_tokens=ctx_size, settings=settings
+    )
+    _show(out, report)
+    if check and not report.verdict.in_memory:
+        raise _no_room(report)
+
+
+def _size(n_bytes: int | None) -> str:
+    """Return a size in binary units with the decimal ones in brackets."""
+    if n_bytes is None:
+        return "?"
+    return gb_text(n_bytes) if n_bytes >= 1 << 30 else f"{n_bytes / (1 << 20):.1f} MiB ({n_bytes / 1e6:.1f} MB)"
+
+
+def _show(out: Out, report: FitReport) -> None:
+    for warning in report.warnings:
+        out.warn(warning)
+    text = "\n".join([*_summary(report), "", _parts(report), "", _contexts(report), *_longest(report)])
+    out.result(report, text, quiet=[report.verdict.level])
+    for term in report.estimate.terms:
+        if term.keys:
+            out.detail(f"{term.name}: from {', '.join(term.keys)}")
+    for advice in report.advice:
+        out.hint(advice)
+
+
+def _summary(report: FitReport) -> list[str]:
+    info, machine = report.model, report.machine
+    what = f"{info.architecture or 'unknown architecture'}, {info.n_parameters / 1e9:.1f} B parameters"
+    files = f"{count_text(report.n_files, 'file')} of {_size(report.file_bytes)}"
+    origin = {"given": "given", "system": "this machine's", "control group": "this control group's limit"}
+    return [
+        printable(f"{report.name}: {what}, {files}"),
+        f"memory: {_size(machine.ram_bytes)}, {origin[machine.source]}",
+        _verdict(report),
+    ]
+
+
+def _verdict(report: FitReport) -> str:
+    verdict = report.verdict
+    at_least = "at least " if report.estimate.kept_bytes is None else ""
+    context = f"{report.estimate.context_tokens:,} tokens of context"
+    if report.estimate.settings.n_sequences > 1:
+        context += f" for {report.estimate.settings.n_sequences} texts together"
+    if report.context_is_default:
+        context += " (the default; --ctx-size for another)"
+    text = f"{LEVELS[verdict.level]}: takes {at_least}{_size(verdict.needed_bytes)} with {context}"
+    if verdict.level == "pages":
+        text += f"; {verdict.weights_in_memory:.0%} of the weights stay in memory"
+    return text
+
+
+def _parts(report: FitReport) -> str:
+    estimate, reserve, left = report.estimate, report.reserve, report.verdict.left_bytes
+    rows: list[tuple[str, str, str, str]] = [
+        (term.name, _size(term.n_bytes), term.certainty, term.formula)
+        for term in estimate.terms
+    ]
+    parts = {"kernel": reserve.kernel_bytes, "system": reserve.system_bytes}
+    parts["compute buffers"] = reserve.compute_bytes
+    aside = ", ".join(f"{name} {size_text(n_bytes)}" for name, n_bytes in parts.items() if n_bytes)
+    rows += [
+        ("total", _size(estimate.total_bytes), "", ""),
+        ("set aside", _size(reserve.total_bytes), "rule", aside),
+        ("left" if left >= 0 else "short", _size(abs(left)), "", ""),
+    ]
+    return table(("PART", "SIZE", "CERTAINTY", "HOW"), rows, right=[1])
+
+
+def _contexts(report: FitReport) -> str:
+    rows = [
+        (f"{row.context_tokens:,}", _size(row.cache_bytes), _size(row.total_bytes), LEVELS[row.level])
+        for row in report.contexts
+    ]
+    return table(("CONTEXT", "KV CACHE", "TOTAL", "VERDICT"), rows, right=[0, 1, 2])
+
+
+def _longest(report: FitReport) -> list[str]:
+    lines = []
+    per_token = report.estimate.kv_bytes_per_token
+    if per_token:
+        lines.append(f"a token of context takes {per_token:,} bytes")
+    if report.longest_context_tokens is not None:
+        lines.append(f"the longest context that fits: {report.longest_context_tokens:,} tokens")
+    return ["", "; ".join(lines)] if lines else []
+
+
+def _no_room(report: FitReport) -> NoSpaceError:
+    hint = report.advice[0] if report.advice else None
+    name, level = report.name, LEVELS[report.verdict.level]
+    needed, ram = _size(report.verdict.needed_bytes), _size(report.machine.ram_bytes)
+    return NoSpaceError(printable(f"{name} {level}: takes {needed} of {ram}"), hint=hint)

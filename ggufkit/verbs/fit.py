@@ -1,0 +1,220 @@
+"""Say whether a model fits a machine, and at which context. Plans only: nothing is written or run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ggufkit.errors import UsageError
+from ggufkit.fit.machine import Machine, given_machine, this_machine
+from ggufkit.fit.memory import (
+    CONTEXT_STEP_TOKENS,
+    REPACKED,
+    FitSettings,
+    MemoryEstimate,
+    estimate_memory,
+)
+from ggufkit.fit.verdict import Level, Reserve, Verdict, judge, reserve_of
+from ggufkit.gguf.header import Header, TensorInfo
+from ggufkit.gguf.model import Kind, ModelInfo, model_info
+from ggufkit.gguf.types import TENSOR_TYPES
+
+DEFAULT_CONTEXT_TOKENS = 4096
+"""The context when none is asked for: Ollama's without a large GPU (0.9 and later, `OLLAMA_CONTEXT_LENGTH`).
+llama-server would take the model's own, which for DeepSeek R1 is 163,840."""
+SHOWN_CONTEXTS_TOKENS = (2048, 4096, 8192, 32768)
+"""The contexts that are always shown, beside the one asked for and the model's own."""
+SMALLER_CACHE_TYPE = "q8_0"  # half of f16, and the least change to the answers
+
+NO_MODEL: dict[Kind, str] = {
+    "mmproj": "a projector for images or sound (mmproj), which is loaded beside its model",
+    "adapter": "an adapter (LoRA), which is loaded on top of its model",
+    "imatrix": "an importance matrix, which only a quantizer uses",
+    "vocabulary": "a vocabulary without weights",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFit:
+    """Whether the model fits with a certain context."""
+
+    context_tokens: int
+    """Tokens of context, of all sequences together."""
+    cache_bytes: int | None
+    """What the model keeps of the context: KV cache and recurrent state; None when it is not known."""
+    total_bytes: int
+    """All that the model takes."""
+    level: Level
+    """The verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitReport:
+    """Whether a model fits, and why."""
+
+    name: str
+    """What the model is called."""
+    n_files: int
+    """Files of the model."""
+    file_bytes: int
+    """Bytes of all files."""
+    model: ModelInfo
+    """The architecture in numbers."""
+    machine: Machine
+    """The memory it is to fit."""
+    reserve: Reserve
+    """What is set aside for all else."""
+    context_is_default: bool
+    """Whether nobody asked for a certain context."""
+    estimate: MemoryEstimate
+    """What the model takes, term by term."""
+    verdict: Verdict
+    """Whether it fits."""
+    contexts: tuple[ContextFit, ...]
+    """The same for other contexts, the shortest first."""
+    longest_context_tokens: int | None
+    """The longest context with which it fits; None when it fits with none, or when that is not known."""
+    warnings: tuple[str, ...]
+    """What is odd about the model, the settings or the machine."""
+    advice: tuple[str, ...]
+    """What to change, when there is something."""
+
+
+def fit(
+    headers: Sequence[Header],
+    *,
+    name: str | None = None,
+    ram_bytes: int | None = None,
+    context_tokens: int | None = None,
+    settings: FitSettings | None = None,
+) -> FitReport:
+    """Say whether the model with these `headers` (one, or one for each shard) fits.
+
+    `ram_bytes` is the memory that is built in; left out, this machine's is asked for. `context_tokens` 0
+    means the model's own context; left out, 4,096; that of `settings` does not count. Raises FormatError for
+    impossible metadata, UsageError for what is no model or for settings that llama.cpp refuses.
+    """
+    info = model_info(headers)
+    _check_kind(info, headers)
+    machine = this_machine() if ram_bytes is None else given_machine(ram_bytes)
+    tokens = _context(info, context_tokens)
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    settings = replace(settings or FitSettings(tokens), context_tokens=tokens)
+    fitting = _Fitting(info, tensors, machine, settings)
+    estimate, verdict = fitting.at(settings)
+    longest = fitting.longest()
+    return FitReport(
+        name=name or headers[0].name,
+        n_files=len(headers),
+        file_bytes=sum(header.file_size_bytes for header in headers),
+        model=info,
+        machine=machine,
+        reserve=fitting.reserve,
+        context_is_default=context_tokens is None,
+        estimate=estimate,
+        verdict=verdict,
+        contexts=tuple(fitting.row(n) for n in _shown_contexts(info, tokens)),
+        longest_context_tokens=longest,
+        warnings=(*estimate.warnings, *_machine_warnings(machine, verdict)),
+        advice=tuple(fitting.advice(verdict, longest)),
+    )
+
+
+def _check_kind(info: ModelInfo, headers: Sequence[Header]) -> None:
+    if info.kind in NO_MODEL:
+        hint = "name the model itself"
+        raise UsageError(f"{headers[0].name} is {NO_MODEL[info.kind]}", hint=hint)
+
+
+def _context(info: ModelInfo, asked: int | None) -> int:
+    longest = info.context_length_tokens
+    if asked:
+        return asked
+    if asked == 0:
+        if not longest:
+            raise UsageError("the model does not say how long its context is", hint="--ctx-size 32768")
+        return longest
+    return min(DEFAULT_CONTEXT_TOKENS, longest or DEFAULT_CONTEXT_TOKENS)
+
+
+def _shown_contexts(info: ModelInfo, asked: int) -> list[int]:
+    longest = info.context_length_tokens
+    usual = [n for n in SHOWN_CONTEXTS_TOKENS if not longest or n <= longest]
+    return sorted({*usual, asked, longest or asked})
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """A model and a machine, to be tried with several settings."""
+
+    info: ModelInfo
+    tensors: tuple[TensorInfo, ...]
+    machine: Machine
+    settings: FitSettings
+
+    @property
+    def reserve(self) -> Reserve:
+        return reserve_of(self.machine, self.settings)
+
+    def at(self, settings: FitSettings) -> tuple[MemoryEstimate, Verdict]:
+        estimate = estimate_memory(self.info, self.tensors, settings)
+        return estimate, judge(estimate, self.machine, self.reserve)
+
+    def row(self, context_tokens: int) -> ContextFit:
+        estimate, verdict = self.at(replace(self.settings, context_tokens=context_tokens))
+        caches = [t.n_bytes for t in estimate.terms if t.name in ("KV cache", "recurrent state")]
+        known = [n for n in caches if n is not None]
+        return ContextFit(
+            context_tokens=context_tokens,
+            cache_bytes=sum(known) if len(known) == len(caches) else None,
+            total_bytes=estimate.total_bytes,
+            level=verdict.level,
+        )
+
+    def longest(self) -> int | None:
+        """Find the longest context that fits by halving: more context never takes less memory."""
+        most = self.info.context_length_tokens
+        if not most or not self._fits_context(min(most, CONTEXT_STEP_TOKENS)):
+            return None
+        if self._fits_context(most):
+            return most
+        low, high = 1, math.ceil(most / CONTEXT_STEP_TOKENS)
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = self._fits_context(middle * CONTEXT_STEP_TOKENS)
+            low, high = (middle, high) if fits else (low, middle)
+        return low * CONTEXT_STEP_TOKENS
+
+    def _fits_context(self, context_tokens: int) -> bool:
+        return self._fits(replace(self.settings, context_tokens=context_tokens))
+
+    def _fits(self, settings: FitSettings) -> bool:
+        try:
+            return self.at(settings)[1].level == "fits"
+        except UsageError:  # llama.cpp refuses these settings for this model
+            return False
+
+    def advice(self, verdict: Verdict, longest: int | None) -> Iterator[str]:
+        """Say what would make a model fit that does not."""
+        if verdict.level in ("fits", "unknown"):
+            return
+        if longest is not None:
+            yield f"it fits with --ctx-size {longest}"
+        small = SMALLER_CACHE_TYPE
+        if self._fits(replace(self.settings, cache_type_k=small, cache_type_v=small)):
+            yield f"it fits with --cache-type-k {small} --cache-type-v {small}"
+        if verdict.level == "pages" and any(_is_repacked(t) for t in self.tensors):
+            yield "llama.cpp pages only with --no-repack: weights that it has rearranged can't be dropped"
+
+
+def _is_repacked(tensor: TensorInfo) -> bool:
+    type_ = TENSOR_TYPES.get(tensor.type_id)
+    return type_ is not None and type_.name in REPACKED and len(tensor.shape) > 1
+
+
+def _machine_warnings(machine: Machine, verdict: Verdict) -> Iterator[str]:
+    available = machine.available_bytes
+    if available is not None and verdict.in_memory and verdict.needed_bytes > available:
+        gib = available / (1 << 30)
+        yield f"only {gib:.1f} GiB are free now: other programs have the rest"
