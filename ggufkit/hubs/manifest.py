@@ -22,6 +22,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_SIZE_BYTES = 2**63 - 1  # off_t
 T = TypeVar("T")
 
+RECORD_FOLDER = ".ggufkit"
+"""The hidden folder beside pulled files that holds their manifests."""
+MERGED_FOLDER = "merged"
+"""The folder in it for manifests of merged files."""
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestSource:

@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufkit.errors import FormatError, printable
-from ggufkit.hubs.manifest import Manifest, from_json
+from ggufkit.hubs.manifest import MERGED_FOLDER, RECORD_FOLDER, Manifest, from_json
 from ggufkit.transfer.digest import FileStamp
 
-RECORDS = ".ggufkit"
-MERGED = "merged"
 _REPO_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _UNFINISHED = (".part", ".incomplete", ".parallel_tmp", ".aria2", ".crdownload", ".tmp")
 _MAX_MANIFEST_BYTES = 64 << 20
@@ -70,12 +68,14 @@ def find_repos(root: Path, note: Callable[[str], None] = lambda message: None) -
     root = root.resolve()
     drafts: dict[str, _Draft] = {}
     records = {
-        folder: found for folder in _folders(root, root) if (found := _manifests(folder / RECORDS, note))
+        folder: found
+        for folder in _folders(root, root)
+        if (found := _manifests(folder / RECORD_FOLDER, note))
     }
     for folder, manifests in records.items():
         for manifest in manifests:
             _add_manifest(drafts, root, folder, manifest)
-        for merged in _manifests(folder / RECORDS / MERGED, note):
+        for merged in _manifests(folder / RECORD_FOLDER / MERGED_FOLDER, note):
             _add_merged(drafts, root, folder, merged, manifests)
     for folder in _plain_folders(root, records):
         _add_folder(drafts, root, folder, frozenset(records) - {folder})

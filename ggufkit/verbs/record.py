@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ggufkit.folders import cache_folder, state_folder
-from ggufkit.hubs.manifest import Manifest, ManifestFile, from_json, to_json
+from ggufkit.hubs.manifest import (
+    MERGED_FOLDER,
+    RECORD_FOLDER,
+    Manifest,
+    ManifestFile,
+    from_json,
+    to_json,
+)
 from ggufkit.transfer.digest import DigestCache
 from ggufkit.transfer.disk import write_atomic
 
-RECORD_FOLDER = ".ggufkit"
-MERGED_FOLDER = "merged"
 LEVELS_UP = 4  # how far above a file its record may lie: <root>/<folders of the repo>/<file>
 
 
