@@ -83,11 +83,14 @@ class Changes:
     ) -> None:
         """Write a small file, all or nothing; undone to what was there before."""
         before = path.read_bytes() if path.exists() else None
-        write_atomic(path, data, FILE_MODE, staging=staging)
+        self._write(path, data, staging)
         if before is None:
             self._undo.append(lambda: None if unless() else path.unlink())
         else:
-            self._undo.append(lambda: write_atomic(path, before, FILE_MODE, staging=staging))
+            self._undo.append(lambda: self._write(path, before, staging))
+
+    def _write(self, path: Path, data: bytes, staging: Path) -> None:
+        write_atomic(path, data, FILE_MODE, staging=staging)
         self._give(path)
 
     def _make(self, folder: Path) -> None:

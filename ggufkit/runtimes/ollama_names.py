@@ -58,12 +58,12 @@ class ModelName:
 
 def parse_name(text: str) -> ModelName:
     """Read a name as Ollama does (`[[host/]namespace/]model[:tag]`); raises UsageError."""
-    head, _, last = text.rpartition("/")
+    head, slash, last = text.rpartition("/")
     model, colon, tag = last.partition(":")
-    host, _, namespace = head.rpartition("/")
+    host, second_slash, namespace = head.rpartition("/")
     parts = {
-        "host": host or DEFAULT_HOST,
-        "namespace": namespace or DEFAULT_NAMESPACE,
+        "host": host if second_slash else DEFAULT_HOST,
+        "namespace": namespace if slash else DEFAULT_NAMESPACE,
         "model": model,
         "tag": tag if colon else DEFAULT_TAG,
     }
