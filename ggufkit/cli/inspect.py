@@ -65,7 +65,7 @@ def command(
       ggufkit inspect unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS
       ggufkit inspect DeepSeek-R1-GGUF --tensors 'blk.3.*exps*'
       ggufkit inspect model.gguf --key general.quantized_by
-      ggufkit inspect model.gguf --template > template.jinja
+      ggufkit inspect model.gguf --template
 
     MODEL is a file, a folder, any shard (its whole set is shown as one model), or a repo on a hub, of
     which only the headers are fetched. Left out, it is the model at hand.

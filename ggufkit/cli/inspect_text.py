@@ -50,8 +50,8 @@ def type_text(entry: Entry) -> str:
 def value_text(entry: Entry, start: Sequence[Any]) -> str:
     """Return a value in one short line; of an array its `start`, the first elements."""
     if entry.element_type is None:
-        return _short(_one_line(entry.value, entry.type))
-    parts = [_short(_one_line(value, entry.element_type)) for value in start]
+        return _short(entry.value, entry.type)
+    parts = [_short(value, entry.element_type) for value in start]
     left = (entry.n_elements or 0) - len(parts)
     return ", ".join([*parts, f"and {left:,} more"] if left else parts)
 
@@ -77,8 +77,10 @@ def _float32_text(value: float) -> str:
     return f"{value:.9g}"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 20]}… ({len(text):,} characters)"
+def _short(value: Any, type_: ValueType) -> str:
+    if not isinstance(value, str) or len(value) <= VALUE_WIDTH:
+        return _one_line(value, type_)
+    return f"{_one_line(value[: VALUE_WIDTH - 20], type_)}… ({len(value):,} characters)"
 
 
 def shares_table(heading: str, shares: Sequence[Share]) -> str:
