@@ -286,7 +286,7 @@ class Reader:
         n_elements = 1
         for dim in shape:
             n_elements *= dim
-        if n_elements == 0 or max(shape) >= 1 << 63 or n_elements >= 1 << 63:
+        if not 0 < n_elements < 1 << 63:  # gguf.cpp counts elements in int64
             raise self.fail(f"tensor {name} has the impossible shape {list(shape)}", self.pos - 12)
         if shape[0] % type_.block_size:
             blocks = f"{type_.name}'s blocks of {type_.block_size}"

@@ -170,6 +170,19 @@ def test_trailing_ones_are_dropped_as_ggml_does() -> None:
     assert [t.shape for t in read(shard).tensors] == [(4,), (1,), (1, 4)]
 
 
+def test_trailing_ones_of_shards_are_kept_unless_llama_cpp_is_followed() -> None:
+    kv = {
+        "split.no": Typed(ValueType.UINT16, 0),
+        "split.tensors.count": Typed(ValueType.INT32, 1),
+        "split.count": Typed(ValueType.UINT16, 1),
+    }
+    shard = gguf_bytes(tensors=[("a", (4, 1), "F32")], kv=kv)
+    plain, kept = (
+        read(render(merge_layout(set_of([shard]), keep_split_keys=keep), [shard])) for keep in (False, True)
+    )
+    assert (plain.tensors[0].shape, kept.tensors[0].shape) == ((4, 1), (4,))
+
+
 def test_version_2_is_split_into_version_3_and_else_restored() -> None:
     original = gguf_bytes(tensors=ROWS, version=2)
     shards = cut(original, max_tensors=2)
