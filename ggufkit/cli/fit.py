@@ -94,7 +94,7 @@ def command(
     from ggufkit.verbs.fit import DEFAULT_CONTEXT_TOKENS, fit
     from ggufkit.verbs.locate import load_headers
 
-    loaded = load_headers(model, source=source)
+    loaded = load_headers(model, source=source, progress=out.progress())
     if model is None:
         out.say(f"model: {printable(loaded.where)}")
     settings = FitSettings(
@@ -106,9 +106,7 @@ def command(
         unified=kv_unified,
         swa_full=swa_full,
     )
-    report = fit(
-        loaded.headers, name=loaded.name, ram_bytes=ram, context_tokens=ctx_size, settings=settings
-    )
+    report = fit(loaded.headers, name=loaded.name, ram_bytes=ram, context_tokens=ctx_size, settings=settings)
     _show(out, report)
     if check and not report.verdict.in_memory:
         raise _no_room(report)
@@ -118,7 +116,9 @@ def _size(n_bytes: int | None) -> str:
     """Return a size in binary units with the decimal ones in brackets."""
     if n_bytes is None:
         return "?"
-    return gb_text(n_bytes) if n_bytes >= 1 << 30 else f"{n_bytes / (1 << 20):.1f} MiB ({n_bytes / 1e6:.1f} MB)"
+    return (
+        gb_text(n_bytes) if n_bytes >= 1 << 30 else f"{n_bytes / (1 << 20):.1f} MiB ({n_bytes / 1e6:.1f} MB)"
+    )
 
 
 def _show(out: Out, report: FitReport) -> None:
@@ -162,8 +162,7 @@ def _verdict(report: FitReport) -> str:
 def _parts(report: FitReport) -> str:
     estimate, reserve, left = report.estimate, report.reserve, report.verdict.left_bytes
     rows: list[tuple[str, str, str, str]] = [
-        (term.name, _size(term.n_bytes), term.certainty, term.formula)
-        for term in estimate.terms
+        (term.name, _size(term.n_bytes), term.certainty, term.formula) for term in estimate.terms
     ]
     parts = {"kernel": reserve.kernel_bytes, "system": reserve.system_bytes}
     parts["compute buffers"] = reserve.compute_bytes

@@ -105,7 +105,11 @@ def _load(out: Out, model: str | None, source: str, one_file: bool) -> LoadedMod
 
     if one_file and model is None:
         raise UsageError("--one-file needs the file's name", hint="ggufkit inspect FILE --one-file")
-    loaded = load_one(Path(model)) if one_file and model else load_headers(model, source=source)
+    loaded = (
+        load_one(Path(model))
+        if one_file and model
+        else load_headers(model, source=source, progress=out.progress())
+    )
     if model is None:
         out.say(f"model: {printable(loaded.where)}")
     for warning in warnings_of(loaded.headers):

@@ -126,11 +126,18 @@ def _shrink(widths: list[int], right: set[int]) -> None:
 
 def _fit(cell: str, width: int, right: bool) -> str:
     if display_width(cell) > width:
-        while display_width(cell) > width - 1:
-            cell = cell[:-1]
-        cell += "…"
+        cell = _cut(cell, width - 1) + "…"
     space = " " * (width - display_width(cell))
     return space + cell if right else cell + space
+
+
+def _cut(text: str, width: int) -> str:
+    """Return the beginning of `text` that takes at most `width` columns."""
+    for i, character in enumerate(text):
+        width -= display_width(character)
+        if width < 0:
+            return text[:i]
+    return text
 
 
 def display_width(text: str) -> int:

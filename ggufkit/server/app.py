@@ -25,10 +25,11 @@ _ASKING = "/paths-info/"  # the one question that is asked by POST
 _STOP_S = 0.5
 _LOG = logging.getLogger("ggufkit.server")
 
+Application = web.Application
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(shelf: Shelf, limits: Limits | None = None) -> web.Application:
+def build_app(shelf: Shelf, limits: Limits | None = None) -> Application:
     """Make the application; `shelf.look()` must have been called."""
     app = web.Application(middlewares=[_refuse])
     app[SHELF] = shelf
@@ -40,7 +41,7 @@ def build_app(shelf: Shelf, limits: Limits | None = None) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+async def listening(app: Application, host: str, port: int) -> AsyncIterator[int]:
     """Serve `app` inside the block, on the port that is given (0 takes a free one). OSError if taken."""
     runner = web.AppRunner(app, access_log=_LOG, shutdown_timeout=_STOP_S)
     await runner.setup()
@@ -53,7 +54,7 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
 
 
 @contextlib.contextmanager
-def in_thread(app: web.Application, host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+def in_thread(app: Application, host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """Serve `app` from a thread of its own inside the block, on the port that is given. OSError if taken."""
     started: Future[tuple[int, Callable[[], object]]] = Future()
 

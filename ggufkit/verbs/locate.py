@@ -10,6 +10,7 @@ from ggufkit.errors import FormatError, NotFoundError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.shards import ShardName, check_set, is_shard, parse_shard_name
 from ggufkit.hubs.hub import is_ref
+from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.sources import open_header
 from ggufkit.verbs.record import Record, find_record, last_pulled, records_in
 
@@ -75,12 +76,12 @@ class LoadedModel:
         return sum(h.file_size_bytes for h in self.headers)
 
 
-def load_headers(argument: str | None, *, source: str = "auto") -> LoadedModel:
+def load_headers(argument: str | None, *, source: str = "auto", progress: Progress = SILENT) -> LoadedModel:
     """Return the headers of the model that `argument` names; those on a hub are read by range."""
     if argument is not None and is_ref(argument):
         from ggufkit.verbs.remote import remote_headers
 
-        return remote_headers(argument, source)
+        return remote_headers(argument, source, progress)
     model = find_model(argument)
     where = model.folder if model.is_sharded else model.files[0]
     return LoadedModel(model.name, model.headers(), str(where))

@@ -19,7 +19,7 @@ from ggufkit.server.catalog import Repo, find_repos
 from ggufkit.verbs.record import digests
 
 if TYPE_CHECKING:
-    from aiohttp.web import Application
+    from ggufkit.server.app import Application
 
 DEFAULT_PORT = 8090
 
