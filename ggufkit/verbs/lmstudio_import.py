@@ -21,6 +21,7 @@ from ggufkit.transfer.disk import (
     staging_folder,
 )
 from ggufkit.verbs.locate import LocalModel
+from ggufkit.verbs.record import records_in
 
 STAGING = ".ggufkit-import"
 _BLOCK_BYTES = 1 << 20
@@ -151,9 +152,11 @@ def lmstudio_import(plan: PlacePlan, progress: Progress = SILENT) -> PlaceReport
 
 
 def _inferred(model: LocalModel, info: ModelInfo) -> UserRepo:
+    """Name the folders by the pull of the model, or of the shards that it was merged from."""
     record = model.record
-    sources = record.manifest.sources if record is not None else ()
-    return infer_user_repo(model.name, info, sources[0].repo_id if sources else None)
+    pulled = [r for r in records_in(record.root) if r.manifest.name == record.manifest.name] if record else []
+    repos = [source.repo_id for r in pulled for source in r.manifest.sources]
+    return infer_user_repo(model.name, info, repos[0] if repos else None)
 
 
 def _placed(source: Path, folder: Path) -> PlacedFile:
