@@ -11,7 +11,6 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from ggufkit.transfer.disk import (
     staging_folder,
     write_atomic,
 )
+from tests.support.disks import other_file_system
 
 DATA = bytes(range(256)) * 5_000
 
@@ -75,11 +75,8 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system."""
-    shared_memory = Path("/dev/shm")
-    if not os.access(shared_memory, os.W_OK) or same_file_system(shared_memory, tmp_path):
-        pytest.skip("no second file system here: /dev/shm is missing or not apart")
-    with TemporaryDirectory(dir=shared_memory) as folder:
-        yield Path(folder)
+    with other_file_system(tmp_path) as folder:
+        yield folder
 
 
 def refuse(number: int) -> Callable[..., Any]:

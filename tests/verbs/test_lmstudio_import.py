@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,13 +19,13 @@ from ggufkit.gguf.shards import ShardName
 from ggufkit.hubs.manifest import Manifest, ManifestFile, ManifestSource
 from ggufkit.runtimes.changes import Changes
 from ggufkit.runtimes.lmstudio import ModelsPlace
-from ggufkit.transfer.disk import same_file_system
 from ggufkit.transfer.sources import open_header
 from ggufkit.verbs import lmstudio_import as verb
 from ggufkit.verbs.lmstudio_import import PlacePlan, PlaceReport, lmstudio_import, plan_lmstudio_import
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.merge import merge, plan_merge
 from ggufkit.verbs.record import write_record
+from tests.support.disks import other_file_system
 from tests.support.ggufs import make_gguf
 from tests.support.runtimes import run_llama_server
 from tests.support.trees import disk_bytes, snapshot
@@ -169,11 +168,8 @@ def test_a_copy_asked_for_is_a_copy(shards: Path, models: Path) -> None:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system."""
-    shared_memory = Path("/dev/shm")
-    if not os.access(shared_memory, os.W_OK) or same_file_system(shared_memory, tmp_path):
-        pytest.skip("no second file system here: /dev/shm is missing or not apart")
-    with TemporaryDirectory(dir=shared_memory) as folder:
-        yield Path(folder)
+    with other_file_system(tmp_path) as folder:
+        yield folder
 
 
 def test_across_file_systems_it_is_copied(shards: Path, elsewhere: Path) -> None:

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -30,12 +29,12 @@ from ggufkit.runtimes.changes import Changes
 from ggufkit.runtimes.ollama import StorePlace
 from ggufkit.runtimes.ollama_names import parse_name
 from ggufkit.runtimes.ollama_store import Store, read_manifest
-from ggufkit.transfer.disk import same_file_system
 from ggufkit.verbs import ollama_import as verb
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.ollama_import import ImportPlan, ImportReport, ollama_import, plan_ollama_import
 from ggufkit.verbs.record import digests, write_record
 from tests.runtimes.test_ollama_templates import CHATML_JINJA, R1_JINJA
+from tests.support.disks import other_file_system
 from tests.support.ggufs import make_gguf
 from tests.support.trees import disk_bytes, snapshot
 
@@ -230,11 +229,8 @@ def test_a_broken_blob_is_replaced(source: Path, store: Store) -> None:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system."""
-    shared_memory = Path("/dev/shm")
-    if not os.access(shared_memory, os.W_OK) or same_file_system(shared_memory, tmp_path):
-        pytest.skip("no second file system here: /dev/shm is missing or not apart")
-    with TemporaryDirectory(dir=shared_memory) as folder:
-        yield Path(folder)
+    with other_file_system(tmp_path) as folder:
+        yield folder
 
 
 def test_across_file_systems_it_is_copied_and_said(source: Path, elsewhere: Path) -> None:
