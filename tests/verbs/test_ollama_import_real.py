@@ -360,3 +360,22 @@ def test_copied_bytes_are_the_same_model(server: OllamaServer, smollm2: Path, tm
     assert copied.id == linked.id
     assert listed(server) == {"a:latest": copied.id}
     assert testbed.sha256_of(copied.blob) == testbed.SMOLLM2_SHA256
+
+
+def test_a_server_start_neither_sees_nor_removes_what_is_being_written(
+    server: OllamaServer, smollm2: Path
+) -> None:
+    report = bring(smollm2, server)
+    store = Store(server.models_dir)
+    inside = [
+        store.blobs / store.staging.name,
+        store.manifests / store.staging.name,
+    ]  # where a mount is in the way
+    staged = [folder / "half.tmp" for folder in (store.staging, store.manifest_staging, *inside)]
+    for path in staged:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    server.restart()
+    assert all(path.exists() for path in staged)
+    assert listed(server) == {report.name: report.id}
+    assert server.log_text().count("unused blobs removed: 0") == 2, "both starts cleaned up"
