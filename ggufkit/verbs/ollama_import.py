@@ -309,6 +309,9 @@ def _report(
     warnings: tuple[str, ...],
 ) -> ImportReport:
     store = plan.place.store
+    known = plan.warnings
+    if listed:  # then it was the right store
+        known = tuple(warning for warning in known if warning not in plan.place.warnings)
     return ImportReport(
         name=plan.name,
         store=store.root,
@@ -322,5 +325,5 @@ def _report(
         n_bytes=plan.n_bytes,
         extra_bytes=extra_bytes,
         listed=listed,
-        warnings=(*plan.warnings, *warnings),
+        warnings=(*known, *warnings),
     )

@@ -123,7 +123,10 @@ def test_gemma_into_the_store_that_the_server_names(
     server: OllamaServer, smollm2: Path, tmp_path: Path
 ) -> None:
     """No variable says where the store is: the server does, once it has a model."""
-    first = bring(smollm2, server)
+    first = bring(smollm2, server, models=False)
+    assert (first.store, first.listed, first.warnings) == (server.models_dir, True, ()), (
+        "the default was right"
+    )
     gemma = mine(testbed.gemma3(), tmp_path)
     place = find_store(environ=environ(server, models=False), home=tmp_path / "nobody")
     assert (place.store.root, place.by_server) == (server.models_dir, True)
