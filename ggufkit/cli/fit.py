@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ggufkit.cli.inspect_text import parameters_text
 from ggufkit.cli.params import MEMORY_SIZE, model_argument, output_options, source_option
 from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
 from ggufkit.errors import NoSpaceError, printable
@@ -135,7 +136,7 @@ def _show(out: Out, report: FitReport) -> None:
 
 def _summary(report: FitReport) -> list[str]:
     info, machine = report.model, report.machine
-    what = f"{info.architecture or 'unknown architecture'}, {info.n_parameters / 1e9:.1f} B parameters"
+    what = f"{info.architecture or 'unknown architecture'}, {parameters_text(info.n_parameters)} parameters"
     files = f"{count_text(report.n_files, 'file')} of {_size(report.file_bytes)}"
     origin = {"given": "given", "system": "this machine's", "control group": "this control group's limit"}
     return [

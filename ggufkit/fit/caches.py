@@ -140,7 +140,8 @@ def caches_of(info: ModelInfo) -> Caches | None:
     arch = info.architecture or ""
     if arch in NO_CACHE:
         return Caches((), 0, 0, 0, _certainty(arch), "no cache: the model sees the whole text at once")
-    n_layers = n_trunk_layers(info)
+    # the memory of those hybrids is made for all layers, be they run or not
+    n_layers = info.n_layers if arch in KDA else n_trunk_layers(info)
     if n_layers is None or (info.attention is None and arch not in RECURRENT):
         return None
     recurrent = _recurrent_layers(info, n_layers)
@@ -287,7 +288,8 @@ def _recurrent_layers(info: ModelInfo, n_layers: int) -> tuple[bool, ...]:
     without = [not heads for heads in attention.n_kv_heads[:n_layers]]
     if arch in NEMOTRON and info.feed_forward_length:
         without = [none and not info.feed_forward_length[i] for i, none in enumerate(without)]
-    return tuple(none and info.recurrent is not None for none in without)
+    trunk = n_trunk_layers(info) or 0
+    return tuple(none and info.recurrent is not None and i < trunk for i, none in enumerate(without))
 
 
 def _recurrent_by_interval(info: ModelInfo, n_layers: int) -> tuple[bool, ...]:

@@ -129,6 +129,8 @@ def _check_settings(info: ModelInfo, settings: FitSettings) -> None:
             f"this model keeps no values of its own (MLA), so llama.cpp refuses {k} keys with {v} values",
             hint=f"--cache-type-k {k} --cache-type-v {k}",
         )
+    if info.architecture == "grok" and CACHE_TYPES[v].block_size > 1:
+        raise UsageError(f"llama.cpp has no flash attention for grok, so it refuses {v} values")
     values = 0 if is_mla(attention) else attention.value_length
     for option, name, length in (("k", k, attention.key_length), ("v", v, values)):
         if length % CACHE_TYPES[name].block_size:
