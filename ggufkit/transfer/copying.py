@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 
 from ggufkit.errors import IntegrityError
@@ -13,6 +14,9 @@ BUFFER_BYTES = 1 << 20  # through this process: larger buffers cost twice the CP
 
 # What "this way is not to be had here" looks like: copy_file_range(2), section ERRORS.
 _NO_KERNEL_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+
+_moving = threading.Lock()
+"""Held while a file's own position is used, where the system reads and writes at no other."""
 
 CopyStep = Callable[[int, int, int, int, int], int]
 """(source, offset, target, at, n_bytes) -> bytes copied, 0 at the source's end."""
@@ -50,14 +54,31 @@ def _in_kernel(source: int, offset: int, target: int, at: int, n_bytes: int) -> 
 
 
 def _through_process(source: int, offset: int, target: int, at: int, n_bytes: int) -> int:
-    data = os.pread(source, min(n_bytes, BUFFER_BYTES), offset)
+    data = read_at(source, min(n_bytes, BUFFER_BYTES), offset)
     write_all(target, data, at)
     return len(data)
+
+
+def read_at(fd: int, n_bytes: int, at: int) -> bytes:
+    """Read at most `n_bytes` at offset `at` of the open file `fd`; nothing at its end."""
+    if hasattr(os, "pread"):
+        return os.pread(fd, n_bytes, at)
+    with _moving:
+        os.lseek(fd, at, os.SEEK_SET)
+        return os.read(fd, n_bytes)
 
 
 def write_all(target: int, data: bytes, at: int) -> None:
     """Write all of `data` at offset `at` of the open file `target`."""
     view = memoryview(data)
     while view:
-        n = os.pwrite(target, view, at)
+        n = _write_at(target, view, at)
         view, at = view[n:], at + n
+
+
+def _write_at(fd: int, data: memoryview, at: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, at)
+    with _moving:
+        os.lseek(fd, at, os.SEEK_SET)
+        return os.write(fd, data)

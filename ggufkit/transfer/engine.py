@@ -1,8 +1,8 @@
 """The one engine: writes any layout from any sources, goes on where it stopped, proves what it wrote.
 
 The target grows as `<name>.part`, byte n at offset n, beside a journal; it is never appended to and
-never cut, so that a second process on the same target does no harm. When every byte is there and
-every digest proven it is synced and renamed.
+never cut, so that a second process on the same target does no harm even where locks are not to be
+had. When every byte is there and every digest proven it is synced and renamed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufkit.errors import IntegrityError, NoSpaceError
+from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, TargetExistsError
 from ggufkit.gguf.layout import Layout, Literal
 from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.alone import is_at, open_part, try_lock
 from ggufkit.transfer.copying import write_all
 from ggufkit.transfer.disk import fsync_folder
 from ggufkit.transfer.journal import Journal
@@ -26,6 +26,8 @@ from ggufkit.transfer.prover import Proof, Prover
 from ggufkit.transfer.sources import Source
 
 PART_SUFFIX = ".part"
+POLL_S = 0.2
+"""How often a waiting process looks whether the other one is done, after the first looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Job:
         for segment in self.layout.segments:
             sha256.update(segment.data if isinstance(segment, Literal) else repr(segment).encode())
         for source in self.sources:
-            sha256.update(repr((source.name, source.size_bytes, source.sha256)).encode())
+            sha256.update(repr((source.name, source.size_bytes, source.version)).encode())
         return sha256.hexdigest()
 
 
@@ -68,7 +70,7 @@ class WriteReport:
     n_bytes: int
     """Its size."""
     resumed_bytes: int
-    """How much of it an earlier run had left."""
+    """How much of it another run, or another process, had written."""
     digests: dict[str, str]
     """SHA-256, bare hex, by the proofs' names."""
     seconds: float
@@ -77,62 +79,118 @@ class WriteReport:
 
 def resumable_bytes(job: Job) -> int:
     """Return how much of the job an earlier run left, without touching anything."""
-    if not job.part.exists():
+    try:
+        size = job.part.stat().st_size
+    except FileNotFoundError:
         return 0
-    return min(Journal(job.journal, job.identity).done_bytes, job.layout.n_bytes)
+    return _journal(job, size).done_bytes
 
 
 def write(job: Job, progress: Progress = SILENT) -> WriteReport:
-    """Write the job's file, or what is missing of it.
+    """Write the job's file, or what is missing of it; one process at a time, the others wait.
 
-    The progress listener hears `advance` only; start and finish are the caller's. Raises IntegrityError
-    when a digest is wrong (nothing of the file is believed then), NetworkError when the sources fail,
-    NoSpaceError when the disk is full; what was written is kept in these two.
+    The progress listener hears `advance` and `note` only; start and finish are the caller's. Raises
+    IntegrityError when a digest is wrong (nothing of the file is kept then), NetworkError when the
+    sources fail, NoSpaceError when the disk is full; what was written is kept in these two.
     """
-    began = time.monotonic()
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    journal = _open_journal(job)
-    resumed = journal.done_bytes
-    with _opened(job.part) as fd:
-        prover = Prover(fd, job.proofs, journal.ranges)
-        try:
-            _fill(job, fd, journal, prover, progress)
-            digests = prover.finish()
-            os.fsync(fd)
-        except IntegrityError:
-            journal.forget()
-            raise
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                hint = "make room, or name another disk; the same command goes on from here"
-                raise NoSpaceError(f"{job.part}: the disk is full", hint=hint) from error
-            raise
-        finally:
-            prover.stop()
-            if journal.ranges:
-                with contextlib.suppress(OSError):  # a full disk: an older note, or none, is right too
-                    journal.save()
-    _publish(job, journal)
+    began, known = time.monotonic(), resumable_bytes(job)
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        fd = _open_alone(job, progress)
+        if fd is None:
+            resumed, digests = job.layout.n_bytes, _prove_target(job)
+            progress.advance(resumed - known)
+        else:
+            resumed, digests = _write_and_publish(job, fd, known, progress)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "make room, or name another disk; the same command goes on from here"
+            raise NoSpaceError(f"{job.part}: the disk is full", hint=hint) from error
+        raise
     return WriteReport(job.target, job.layout.n_bytes, resumed, digests, time.monotonic() - began)
 
 
-def _open_journal(job: Job) -> Journal:
-    """Open the journal; without its part file, or with one of another content, begin anew."""
+def _journal(job: Job, part_bytes: int) -> Journal:
     journal = Journal(job.journal, job.identity)
-    if not job.part.exists():
-        journal.forget()
-    elif not journal.ranges:
-        job.part.unlink(missing_ok=True)
+    journal.clip(min(part_bytes, job.layout.n_bytes))
     return journal
 
 
-@contextlib.contextmanager
-def _opened(part: Path) -> Iterator[int]:
-    fd = os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
-    try:
-        yield fd
-    finally:
+def _open_alone(job: Job, progress: Progress) -> int | None:
+    """Open the part file when no other process writes it; None when one has written the target meanwhile."""
+    before = _state(job.target)
+    looks, same = 0, False
+    while True:
+        fd = open_part(job.part, job.layout.n_bytes)
+        if try_lock(fd) and is_at(fd, job.part):
+            if not looks or _state(job.target) == before:
+                return fd
+            job.part.unlink(missing_ok=True)  # made by this look: the other process renamed its own
+            os.close(fd)
+            _check_other(job, same)
+            return None
         os.close(fd)
+        if not looks:
+            progress.note(f"another process is writing {job.target}: waiting for it")
+        same = same or Journal(job.journal, job.identity).is_noted()
+        time.sleep(min(0.01 * 2 ** min(looks, 5), POLL_S))
+        looks += 1
+
+
+def _check_other(job: Job, same: bool) -> None:
+    """Accept what another process wrote when it was this very content, or can be proven to be."""
+    if same or any(proof.expected for proof in job.proofs):
+        return
+    message = f"{job.target} was written by another process meanwhile"
+    raise TargetExistsError(message, hint="the same command says whether it is what you want")
+
+
+def _prove_target(job: Job) -> dict[str, str]:
+    with job.target.open("rb", buffering=0) as file:
+        prover = Prover(file.fileno(), job.proofs, [(0, job.layout.n_bytes)])
+        try:
+            return prover.finish()
+        finally:
+            prover.stop()
+
+
+def _write_and_publish(job: Job, fd: int, known_bytes: int, progress: Progress) -> tuple[int, dict[str, str]]:
+    """Return how much was there before, and the digests."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, fd)
+        journal = _journal(job, os.fstat(fd).st_size)
+        resumed = journal.done_bytes
+        progress.advance(max(0, resumed - known_bytes))  # what a process that we waited for had left
+        digests = _write(job, fd, journal, progress)
+        if not _rename_open(job, fd):
+            stack.close()
+            job.part.replace(job.target)
+        fsync_folder(job.target.parent)
+        journal.forget()
+    return resumed, digests
+
+
+def _write(job: Job, fd: int, journal: Journal, progress: Progress) -> dict[str, str]:
+    """Bring what is missing into the open part file, prove it and make it durable."""
+    identity = job.identity
+    prover = Prover(fd, job.proofs, journal.ranges)
+    try:
+        journal.save()  # a process that waits for us reads here what we write
+        _fill(job, fd, journal, prover, progress)
+        digests = prover.finish()
+        if job.identity != identity:
+            raise IntegrityError(f"{job.target.name}: a source was changed while it was read")
+        journal.sync(fd)
+    except IntegrityError:
+        journal.forget()
+        job.part.unlink(missing_ok=True)  # nothing of it is believed, and it may be large
+        raise
+    finally:
+        prover.stop()
+        if journal.ranges:
+            with contextlib.suppress(OSError):  # a full disk: an older note, or none, is right too
+                journal.stop(fd)
+    return digests
 
 
 def _fill(job: Job, fd: int, journal: Journal, prover: Prover, progress: Progress) -> None:
@@ -154,13 +212,23 @@ def _fill(job: Job, fd: int, journal: Journal, prover: Prover, progress: Progres
                 source.copy_to(fd, start, segment.offset + skip, end - start, wrote)
 
 
-def _publish(job: Job, journal: Journal) -> None:
-    """Give the proven file its name, and make that durable."""
+def _rename_open(job: Job, fd: int) -> bool:
+    """Give the proven file its name; False where an open file can't be renamed (Windows)."""
+    if not is_at(fd, job.part):
+        if is_at(fd, job.target):
+            return True  # a writer that no lock kept out was first, with the same bytes in the same file
+        message = f"{job.part} was removed or replaced while it was written"
+        raise AccessError(message, hint="see what else works in this folder, then run the same command again")
     try:
         job.part.replace(job.target)
+    except PermissionError:
+        return False
+    return True
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
     except FileNotFoundError:
-        # Another process on the same target was first; its file has the same, proven bytes.
-        if not job.target.exists() or job.target.stat().st_size != job.layout.n_bytes:
-            raise
-    fsync_folder(job.target.parent)
-    journal.forget()
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -8,10 +8,13 @@ within the same boot. A journal that belongs to another content than the one ask
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 Range = tuple[int, int]
 
@@ -19,6 +22,10 @@ SAVE_EVERY_BYTES = 8 << 20
 """How much may be written between two notes, and so be written again after a kill."""
 SYNC_EVERY_BYTES = 512 << 20
 """How much may be written between two syncs, and so be written again after a power loss."""
+SYNC_OFTEN_BYTES = 64 << 20
+"""The same where one boot can't be told from another, so that a kill is as bad as a power loss."""
+
+_numbers = itertools.count()
 
 
 class Journal:
@@ -30,14 +37,24 @@ class Journal:
         self.identity = identity
         self._durable = _Notes(path.with_name(path.name + ".durable"), identity)
         self._written = _Notes(path.with_name(path.name + ".written"), identity, boot=boot_id())
-        durable = self._durable.load()
-        self.ranges = joined([*durable, *self._written.load()])
+        self._synced = joined(self._durable.load())
+        self.ranges = joined([*self._synced, *self._written.load()])
+        self._sync_every = SYNC_EVERY_BYTES if self._written.boot else SYNC_OFTEN_BYTES
         self._since_save = self._since_sync = 0
 
     @property
     def done_bytes(self) -> int:
         """How many bytes are there."""
         return sum(end - start for start, end in self.ranges)
+
+    def clip(self, n_bytes: int) -> None:
+        """Believe nothing beyond `n_bytes`, where the file ends: somebody may have cut it."""
+        self.ranges = [(a, min(b, n_bytes)) for a, b in self.ranges if a < n_bytes]
+        self._synced = [(a, min(b, n_bytes)) for a, b in self._synced if a < n_bytes]
+
+    def is_noted(self) -> bool:
+        """Say whether this very content is noted as being written, whatever of it is there."""
+        return self._written.read() is not None
 
     def missing(self, start: int, end: int) -> list[Range]:
         """Return the parts of `[start, end)` that are not there."""
@@ -55,7 +72,7 @@ class Journal:
         self.ranges = joined([*self.ranges, (start, end)])
         self._since_save += end - start
         self._since_sync += end - start
-        if self._since_sync >= SYNC_EVERY_BYTES:
+        if self._since_sync >= self._sync_every:
             self.sync(fd)
         elif self._since_save >= SAVE_EVERY_BYTES:
             self.save()
@@ -65,17 +82,34 @@ class Journal:
         self._since_save = 0
         self._written.save(self.ranges, sync=False)
 
+    def stop(self, fd: int) -> None:
+        """Note what was written up to an interruption, so that it is believed next time."""
+        if self._written.boot is None:
+            self.sync(fd)
+        else:
+            self.save()
+
     def sync(self, fd: int) -> None:
-        """Make what was written durable, then note it as such."""
-        os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
+        """Make what was written durable, then note it as such.
+
+        After a failed sync only what was synced before is believed: the kernel marks pages that it
+        could not write as clean and may drop them (fsync(2), NOTES).
+        """
+        try:
+            os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
+        except OSError:
+            self.ranges = list(self._synced)
+            self._written.remove()
+            raise
         self._since_save = self._since_sync = 0
+        self._synced = list(self.ranges)
         self._durable.save(self.ranges, sync=True)
 
     def forget(self) -> None:
-        """Remove the notes: the target is complete, or to be begun anew."""
-        self.ranges = []
-        self._written.remove()
-        self._durable.remove()
+        """Remove the notes, and what killed runs left of theirs: the target is complete, or begun anew."""
+        self.ranges, self._synced = [], []
+        for file in self.path.parent.glob(glob.escape(self.path.name) + ".*"):
+            file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # leave no empty folders behind
             self.path.parent.rmdir()
             self.path.parent.parent.rmdir()
@@ -90,28 +124,53 @@ class _Notes:
         self.boot = boot
 
     def load(self) -> list[Range]:
+        """Return the ranges noted; none when they are of another boot or content, or torn."""
+        notes = self.read()
+        if notes is None or self.boot is None or notes.get("boot") != self.boot:
+            return []
+        try:
+            return [_range(*pair) for pair in notes["ranges"]]
+        except (ValueError, KeyError, TypeError):
+            return []  # begin anew rather than guess
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the notes of this content, whatever the boot; None when there are none."""
         try:
             notes = json.loads(self.path.read_bytes())
-            if self.boot is None or notes["identity"] != self.identity or notes["boot"] != self.boot:
-                return []
-            return [(int(a), int(b)) for a, b in notes["ranges"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return []  # no notes, or torn ones: begin anew rather than guess
+        except (OSError, ValueError, RecursionError):
+            return None
+        mine = isinstance(notes, dict) and notes.get("identity") == self.identity
+        return notes if mine else None
 
     def save(self, ranges: Sequence[Range], *, sync: bool) -> None:
-        notes = {"identity": self.identity, "boot": self.boot, "ranges": ranges}
+        text = json.dumps({"identity": self.identity, "boot": self.boot, "ranges": ranges})
+        try:
+            self._write(text.encode(), sync)
+        except FileNotFoundError:  # another process, done with the folder's last target, removed the folder
+            self._write(text.encode(), sync)
+
+    def _write(self, data: bytes, sync: bool) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            file.write(json.dumps(notes).encode())
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(self.path)
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}-{next(_numbers)}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def remove(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        self.path.unlink(missing_ok=True)
+
+
+def _range(start: object, end: object) -> Range:
+    if type(start) is not int or type(end) is not int or not 0 <= start < end:
+        raise ValueError(f"no range: {start!r}, {end!r}")
+    return start, end
 
 
 def joined(ranges: Iterable[Range]) -> list[Range]:

@@ -7,24 +7,37 @@ A proof's thread reads what is in the target behind the writer, so it proves wha
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from ggufkit.errors import IntegrityError
+from ggufkit.transfer.copying import read_at
 from ggufkit.transfer.journal import Range, joined
 
 BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class FileRange:
+    """Bytes of another file, which are not in the target: a shard's own header."""
+
+    path: Path
+    """The file."""
+    start: int
+    """First byte."""
+    end: int
+    """After the last byte."""
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
-    """A digest to be taken of bytes and of ranges of the target, in order."""
+    """A digest to be taken of ranges of the target and of other files, in order."""
 
     name: str
     """What the digest is of, for messages: a shard, the merged file."""
-    pieces: tuple[bytes | Range, ...]
-    """What is hashed: literal bytes, or `(start, end)` in the target."""
+    pieces: tuple[FileRange | Range, ...]
+    """What is hashed: a range of another file, or `(start, end)` in the target."""
     expected: str | None
     """The SHA-256 that must come out, bare hex; None to take it only."""
 
@@ -57,6 +70,8 @@ class Prover:
             while thread.is_alive():
                 thread.join(0.2)  # a join without a limit would not hear Ctrl-C everywhere
         self._raise()
+        if len(self.digests) < len(self._threads):
+            raise IntegrityError("a digest could not be taken")  # its thread died: no digest is no proof
         return self.digests
 
     def stop(self) -> None:
@@ -74,7 +89,7 @@ class Prover:
     def _run(self, proof: Proof) -> None:
         try:
             digest = self._digest(proof)
-        except OSError as error:
+        except (OSError, IntegrityError) as error:
             self._errors.append(error)
             return
         if digest is None:
@@ -86,24 +101,33 @@ class Prover:
     def _digest(self, proof: Proof) -> str | None:
         sha256 = hashlib.sha256()
         for piece in proof.pieces:
-            if isinstance(piece, bytes):
-                sha256.update(piece)
+            if isinstance(piece, FileRange):
+                self._hash_file(sha256, piece)
             elif not self._hash_range(sha256, *piece):
                 return None
         return sha256.hexdigest()
 
+    def _hash_file(self, sha256: hashlib._Hash, piece: FileRange) -> None:
+        start = piece.start
+        with piece.path.open("rb", buffering=0) as file:
+            while start < piece.end and not self._stopped:
+                data = read_at(file.fileno(), min(BLOCK_BYTES, piece.end - start), start)
+                if not data:
+                    raise IntegrityError(f"{piece.path} shrank while it was read")
+                sha256.update(data)
+                start += len(data)
+
     def _hash_range(self, sha256: hashlib._Hash, start: int, end: int) -> bool:
         """Hash `[start, end)` of the target as it becomes available; False when stopped."""
-        buffer = memoryview(bytearray(BLOCK_BYTES))
         while start < end:
             there = self._wait_for(start, min(start + BLOCK_BYTES, end))
             if there <= start:
                 return False
-            n = os.preadv(self._fd, [buffer[: there - start]], start)
-            if n == 0:
-                raise OSError("the target shrank while it was written")
-            sha256.update(buffer[:n])
-            start += n
+            data = read_at(self._fd, there - start, start)
+            if not data:
+                raise IntegrityError("the file shrank while it was written")
+            sha256.update(data)
+            start += len(data)
         return True
 
     def _wait_for(self, start: int, end: int) -> int:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ggufkit.errors import AccessError, FormatError, NetworkError, NotFoundError
+from ggufkit.errors import AccessError, FormatError, IntegrityError, NetworkError, NotFoundError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.reader import MAX_HEADER_BYTES, MoreNeeded, read_header
+from ggufkit.hubs.endpoints import TOKEN_VARIABLES, page_url
 from ggufkit.hubs.hub import Hub, RemoteFile
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.copying import copy_range, write_all
@@ -45,6 +46,10 @@ class Source(Protocol):
     def sha256(self) -> str | None:
         """The digest that the file must have, bare hex, where one is known."""
 
+    @property
+    def version(self) -> str:
+        """What tells this content from others that had, or will have, the same name and size."""
+
     def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
         """Copy bytes `[offset, offset + n_bytes)` to offset `at` of the open file `fd`."""
 
@@ -65,10 +70,19 @@ class LocalSource:
         """The path."""
         return str(self.path)
 
+    @property
+    def version(self) -> str:
+        """The digest, and the state of the file at this moment: with a new state comes a new version."""
+        status = self.path.stat()
+        return f"{self.sha256} {status.st_ino} {status.st_mtime_ns}"
+
     def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
         """Copy within the kernel where it can."""
         with self.path.open("rb", buffering=0) as file:
-            copy_range(file.fileno(), offset, fd, at, n_bytes, wrote)
+            try:
+                copy_range(file.fileno(), offset, fd, at, n_bytes, wrote)
+            except IntegrityError as error:
+                raise IntegrityError(f"{self.path}: {error.message}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,11 @@ class HubSource:
     def sha256(self) -> str | None:
         """Digest that the hub listed."""
         return self.file.sha256
+
+    @property
+    def version(self) -> str:
+        """The digest, so that another hub may go on with it; without one this repo's very revision."""
+        return self.file.sha256 or f"{self.hub.endpoint} {self.repo_id} {self.file.revision}"
 
     def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
         """Stream the range, going on where a dropped connection ended."""
@@ -154,7 +173,15 @@ class HubSource:
 
     def _open(self, offset: int, end: int) -> Stream:
         address = self.hub.locate(self.repo_id, self.file)
-        return self.http.open(address.url, address.headers, offset, end, self.file.size_bytes)
+        try:
+            return self.http.open(address.url, address.headers, offset, end, self.file.size_bytes)
+        except AccessError as error:
+            page = page_url(self.hub.name, self.hub.endpoint, self.repo_id)
+            hint = f"it may be gated or private: see {page}, and set {TOKEN_VARIABLES[self.hub.name]}"
+            raise AccessError(f"{self.file.path}: {error.message}", hint=error.hint or hint) from error
+        except NotFoundError as error:
+            hint = "it was listed a moment ago: run the same command again, or try another --source"
+            raise NotFoundError(f"{self.file.path}: {error.message}", hint=hint) from error
 
     def _wait(self, error: StreamError, failures: int) -> None:
         if failures >= MAX_FAILURES:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufkit.errors import NoSpaceError, TargetExistsError, UsageError
+from ggufkit.errors import IntegrityError, NoSpaceError, TargetExistsError, UsageError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.layout import Layout, Literal, merge_layout
 from ggufkit.gguf.shards import ShardSet, check_set
@@ -15,10 +14,11 @@ from ggufkit.hubs.manifest import Manifest, ManifestFile
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
-from ggufkit.transfer.prover import Proof
+from ggufkit.transfer.journal import Range
+from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
 from ggufkit.transfer.sources import LocalSource
 from ggufkit.verbs.locate import LocalModel
-from ggufkit.verbs.record import Record, digests, journal_path, records_in, write_record
+from ggufkit.verbs.record import Record, digests, journal_path, pull_command, records_in, write_record
 from ggufkit.verbs.sound import has_same_header, is_same_content
 
 MERGED = "the merged file"
@@ -81,7 +81,7 @@ def plan_merge(
     """
     headers = model.headers()
     if not model.is_sharded:
-        return _nothing_to_do(model, headers[0])
+        return _nothing_to_do(model, headers[0], output)
     shards = check_set(headers)
     output = output or default_output(model)
     if output.is_dir():
@@ -121,6 +121,10 @@ def merge(plan: MergePlan, progress: Progress = SILENT) -> MergeReport:
     progress.start(f"merging {plan.output.name}", plan.n_bytes, resumable_bytes(plan.job))
     try:
         report = write(plan.job, progress)
+    except DigestMismatch as error:
+        command = pull_command(plan.model.record) if plan.model.record is not None else None
+        hint = f"{command or 'pulling it again'} fetches that shard anew"
+        raise IntegrityError(error.message, hint=hint) from error
     finally:
         progress.finish()
     sha256 = report.digests.get(MERGED)
@@ -139,8 +143,10 @@ def default_output(model: LocalModel) -> Path:
     return folder / f"{model.name}.gguf"
 
 
-def _nothing_to_do(model: LocalModel, header: Header) -> MergePlan:
+def _nothing_to_do(model: LocalModel, header: Header, output: Path | None) -> MergePlan:
     path = model.files[0]
+    if output is not None and not (output.exists() and output.samefile(path)):
+        raise UsageError(f"{path} is one file already", hint="there is nothing to merge: copy it")
     size = header.file_size_bytes
     return MergePlan(model, path, 1, size, None, True, False, free_bytes(path.parent), header.warnings)
 
@@ -171,21 +177,16 @@ def _proofs(layout: Layout, shards: ShardSet, sources: tuple[LocalSource, ...]) 
 
 def _shard_proof(layout: Layout, i: int, header: Header, source: LocalSource) -> Proof:
     """Prove a shard from its header and the places in the merged file that its data go to."""
-    pieces: list[bytes | tuple[int, int]] = []
+    pieces: list[FileRange | Range] = []
     at = 0
-    with source.path.open("rb") as file:
-        for position, segment in layout.placed():
-            if isinstance(segment, Literal) or segment.source != i:
-                continue
-            pieces.append(_read(file.fileno(), at, segment.offset))
-            pieces.append((position, position + segment.n_bytes))
-            at = segment.offset + segment.n_bytes
-        pieces.append(_read(file.fileno(), at, header.file_size_bytes))
+    for position, segment in layout.placed():
+        if isinstance(segment, Literal) or segment.source != i:
+            continue
+        pieces.append(FileRange(source.path, at, segment.offset))
+        pieces.append((position, position + segment.n_bytes))
+        at = segment.offset + segment.n_bytes
+    pieces.append(FileRange(source.path, at, header.file_size_bytes))
     return Proof(source.path.name, tuple(pieces), source.sha256)
-
-
-def _read(fd: int, start: int, end: int) -> bytes:
-    return os.pread(fd, end - start, start)
 
 
 def _existing_digest(plan: MergePlan, job: Job, progress: Progress) -> str | None:

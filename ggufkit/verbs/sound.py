@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ggufkit.gguf.layout import Layout, Literal, Span
 from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.copying import read_at
 from ggufkit.transfer.sources import Source
 
 BLOCK_BYTES = 1 << 20
@@ -43,14 +43,14 @@ def is_same_content(
 
 def _same(fd: int, position: int, data: bytes, progress: Progress) -> bool:
     progress.advance(len(data))
-    return os.pread(fd, len(data), position) == data
+    return read_at(fd, len(data), position) == data
 
 
 def _same_span(fd: int, position: int, source: Source, span: Span, progress: Progress) -> bool:
     with Path(source.name).open("rb", buffering=0) as file:
         for done in range(0, span.n_bytes, BLOCK_BYTES):
             size = min(BLOCK_BYTES, span.n_bytes - done)
-            theirs = os.pread(file.fileno(), size, span.offset + done)
+            theirs = read_at(file.fileno(), size, span.offset + done)
             if not _same(fd, position + done, theirs, progress):
                 return False
     return True

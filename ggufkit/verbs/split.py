@@ -92,6 +92,8 @@ def plan_split(
         model.headers()[0], max_tensors=max_tensors, max_bytes=max_bytes, no_tensor_first=no_tensor_first
     )
     folder = output or model.folder / model.name
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", hint="--output names the folder that the shards go to")
     jobs = []
     for number, layout in enumerate(layouts, 1):
         target = folder / ShardName(model.name, number, len(layouts)).file_name()
@@ -112,8 +114,10 @@ def split(plan: SplitPlan, progress: Progress = SILENT) -> SplitReport:
     todo = [job for job in plan.jobs if not _is_there(plan, job, progress)]
     need = sum(job.layout.n_bytes - resumable_bytes(job) for job in todo)
     if need > plan.free_bytes:
-        message = f"{need / 2**30:.1f} GiB to write, {plan.free_bytes / 2**30:.1f} GiB free"
-        raise NoSpaceError(message, hint="name a folder on another disk with --output")
+        room = f"{need / 2**30:.1f} GiB to write, {plan.free_bytes / 2**30:.1f} GiB free"
+        raise NoSpaceError(
+            f"{plan.paths[0].parent}: {room}", hint="name a folder on another disk with --output"
+        )
     progress.start(f"splitting {plan.source.name}", plan.n_bytes, plan.n_bytes - need)
     try:
         for job in todo:
