@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote, urljoin, urlsplit
 
 from ggufkit import __version__
 from ggufkit.errors import AccessError, NetworkError, NotFoundError
+from ggufkit.hubs.calls import reason_of, retry_after_s
 
 if TYPE_CHECKING:
     import urllib3
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 MAX_REDIRECTS = 5
+MAX_WAIT_S = 300.0
+"""The longest that a server's Retry-After is obeyed."""
+MAX_DRAIN_BYTES = 64 << 10
+"""The largest body of a redirect or refusal that is read to keep its connection."""
 SECRET_HEADERS = frozenset({"authorization", "cookie"})
 PASSING_STATUSES = frozenset({408, 425})  # RFC 9110 15.5.9, RFC 8470 5.2: the same request may work later
 USER_AGENT = f"ggufkit/{__version__}"
@@ -57,7 +62,7 @@ class Stream:
         try:
             data: bytes = self.response.read(n_bytes, decode_content=False)
         except (HTTPError, OSError) as error:
-            raise StreamError(f"the connection broke: {_plain(error)}") from error
+            raise StreamError(f"the line dropped: {reason_of(error)}") from error
         self.offset += len(data)
         return data
 
@@ -67,10 +72,21 @@ class Stream:
 
 
 class Http:
-    """Opens streams; keeps connections for the next one. Safe to use from several threads."""
+    """Opens streams; keeps connections for the next one until it is closed. For use with `with`."""
 
     def __init__(self) -> None:
         self._managers: dict[str | None, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        for manager in self._managers.values():
+            manager.clear()
 
     def open(self, url: str, headers: Mapping[str, str], offset: int, end: int, size_bytes: int) -> Stream:
         """Ask for bytes `[offset, end)` of a file of `size_bytes`.
@@ -99,13 +115,13 @@ class Http:
                     "GET", url, headers=headers, redirect=False, preload_content=False, retries=False
                 )
             except (HTTPError, OSError) as error:
-                raise StreamError(f"{host_of(url)} can't be reached: {_plain(error)}") from error
+                raise StreamError(f"{host_of(url)} can't be reached: {reason_of(error)}") from error
             target = response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or not target:
-                _check_status(response, redirected=url != first, url=url)
+                _check_status(response, signed=_is_signed(url, first), url=url)
                 return response
-            response.drain_conn()
-            target = urljoin(url, target)
+            _discard(response)
+            target = _redirected(url, target)
             if _origin(target) != _origin(url):
                 headers = {k: v for k, v in headers.items() if k not in SECRET_HEADERS}
             url = target
@@ -118,10 +134,28 @@ class Http:
         if proxy not in self._managers:
             timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
             if proxy is None:
-                self._managers[proxy] = urllib3.PoolManager(timeout=timeout, maxsize=8)
+                self._managers[proxy] = urllib3.PoolManager(timeout=timeout)
             else:
-                self._managers[proxy] = urllib3.ProxyManager(proxy, timeout=timeout, maxsize=8)
+                self._managers[proxy] = _proxy_manager(proxy, timeout)
         return self._managers[proxy]
+
+
+def _proxy_manager(proxy: str, timeout: urllib3.Timeout) -> Any:
+    """Return what goes through an HTTP proxy, or a SOCKS proxy where PySocks is there."""
+    import urllib3
+
+    scheme, _, address = proxy.rpartition("://")
+    if scheme.lower().startswith("socks"):
+        try:
+            from urllib3.contrib.socks import SOCKSProxyManager
+        except ImportError:
+            hint = "pip install PySocks, or name an http:// proxy in HTTPS_PROXY"
+            raise NetworkError(f"{host_of(proxy)} is a SOCKS proxy: PySocks is missing", hint=hint) from None
+        return SOCKSProxyManager(proxy, timeout=timeout)
+    user = unquote(urlsplit(f"//{address}").netloc.rpartition("@")[0])
+    headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
+    url = f"{scheme or 'http'}://{address.rpartition('@')[2]}"
+    return urllib3.ProxyManager(url, proxy_headers=headers, timeout=timeout)
 
 
 def proxy_for(url: str) -> str | None:
@@ -145,23 +179,43 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _plain(error: BaseException) -> str:
-    """Say an error without the URL, which urllib3 likes to quote."""
-    cause = error.__cause__ or error
-    text = str(cause).rpartition(": ")[2].strip(" ')\"") or type(cause).__name__
-    return text if "://" not in text and "?" not in text else type(cause).__name__
+def _is_signed(url: str, first: str) -> bool:
+    """Say whether a redirect led to an address that runs out, not only to the hub's new name for a repo."""
+    return url != first and (_origin(url) != _origin(first) or bool(urlsplit(url).query))
 
 
-def _check_status(response: urllib3.BaseHTTPResponse, *, redirected: bool, url: str) -> None:
+def _redirected(url: str, target: str) -> str:
+    try:
+        address = urljoin(url, target)
+        if urlsplit(address).scheme in ("http", "https"):
+            return address
+    except ValueError:
+        pass
+    raise StreamError(f"{host_of(url)} redirects to what is no address")
+
+
+def _discard(response: urllib3.BaseHTTPResponse) -> None:
+    """Read a small body, so that the connection can serve again; drop the connection of any other."""
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) <= MAX_DRAIN_BYTES:
+        response.drain_conn()
+    else:
+        response.close()
+
+
+def _check_status(response: urllib3.BaseHTTPResponse, *, signed: bool, url: str) -> None:
     status = response.status
     if status in (200, 206):
         return
     host = host_of(url)
-    wait_s = _retry_after_s(response)
-    response.drain_conn()
-    if status in (401, 403, 410) and redirected:
+    wait_s = min(retry_after_s(response.headers) or 0.0, MAX_WAIT_S)
+    _discard(response)
+    if status in (401, 403, 410) and signed:
         raise StreamError(f"{host} refused its signed address ({status})", refused=True)
-    if status in (401, 403, 407):
+    if status == 407:
+        hint = "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT names a proxy with its password"
+        raise AccessError("the proxy wants a password (407)", hint=hint)
+    if status in (401, 403):
         raise AccessError(f"{host} refuses the file ({status})")
     if status in (404, 410):
         raise NotFoundError(f"{host} has no such file ({status})")
@@ -172,12 +226,6 @@ def _check_status(response: urllib3.BaseHTTPResponse, *, redirected: bool, url: 
     if 400 <= status < 500 and status not in PASSING_STATUSES:
         raise NetworkError(f"{host} refuses the request ({status})")
     raise StreamError(f"{host} answered {status}", retry_after_s=wait_s)
-
-
-def _retry_after_s(response: urllib3.BaseHTTPResponse) -> float:
-    """Return the seconds of `Retry-After` (RFC 9110 10.2.3), at most 5 minutes."""
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), 300.0) if text.isdigit() else 0.0
 
 
 def _checked_stream(response: urllib3.BaseHTTPResponse, url: str, offset: int, size_bytes: int) -> Stream:
@@ -201,5 +249,5 @@ def _checked_stream(response: urllib3.BaseHTTPResponse, url: str, offset: int, s
 
 
 def _check_size(host: str, announced: str, size_bytes: int) -> None:
-    if announced.isdigit() and int(announced) != size_bytes:
+    if announced.isdecimal() and int(announced) != size_bytes:
         raise StreamError(f"{host} has a file of {int(announced):,} bytes, not of {size_bytes:,}")

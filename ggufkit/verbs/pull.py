@@ -128,13 +128,11 @@ def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
     began = time.monotonic()
     _check_room(plan)
     remember_last(_record(plan))
-    jobs = [_job(plan, f, progress) for f in plan.files if f.state != "kept"]
-    if jobs:
+    if any(f.state != "kept" for f in plan.files):
         done = plan.total_bytes - plan.needed_bytes
         progress.start(f"pulling {plan.quant.stem}", plan.total_bytes, done)
         try:
-            for job in jobs:
-                _fetch(job, progress)
+            _fetch_all(plan, progress)
         finally:
             progress.finish()
     _check_model(plan)
@@ -149,7 +147,7 @@ def _look_at(repo: Repo, root: Path, file: RemoteFile, progress: Progress) -> Pu
     if target.is_file() and target.stat().st_size == file.size_bytes and _is_proven(target, file, progress):
         state = "kept"
     else:
-        resumed = resumable_bytes(_new_job(repo, root, target, file))
+        resumed = resumable_bytes(_job(repo, root, target, file, Http(), progress))
         state = "resume" if resumed else "download"
     return PulledFile(file.path, target, file.size_bytes, file.sha256, state, resumed)
 
@@ -161,20 +159,28 @@ def _is_proven(target: Path, file: RemoteFile, progress: Progress) -> bool:
     known = cache.get(target)
     if known is None:
         progress.start(f"checking {target.name}, which is there already", file.size_bytes)
-        known = cache.digest(target, progress)
-        progress.finish()
+        try:
+            known = cache.digest(target, progress)
+        finally:
+            progress.finish()
     return known == file.sha256
 
 
-def _new_job(repo: Repo, root: Path, target: Path, file: RemoteFile, progress: Progress = SILENT) -> Job:
-    source = HubSource(repo.hub, repo.ref.repo_id, file, Http(), progress)
+def _job(repo: Repo, root: Path, target: Path, file: RemoteFile, http: Http, progress: Progress) -> Job:
+    source = HubSource(repo.hub, repo.ref.repo_id, file, http, progress)
     proof = Proof(file.path, ((0, file.size_bytes),), file.sha256)
     return Job(target, whole_file(file.size_bytes), (source,), journal_path(root, target), (proof,))
 
 
-def _job(plan: PullPlan, pulled: PulledFile, progress: Progress) -> Job:
-    file = next(f for f in plan.quant.files if f.path == pulled.path)
-    return _new_job(plan.repo, plan.root, pulled.target, file, progress)
+def _fetch_all(plan: PullPlan, progress: Progress) -> None:
+    with Http() as http:
+        for pulled, file in zip(plan.files, plan.quant.files, strict=True):
+            if pulled.state == "kept":
+                continue
+            if file.sha256 is not None and digests().get(pulled.target) == file.sha256:
+                progress.advance(pulled.size_bytes - pulled.resumed_bytes)  # another pull was first
+                continue
+            _fetch(_job(plan.repo, plan.root, pulled.target, file, http, progress), progress)
 
 
 def _fetch(job: Job, progress: Progress) -> None:
@@ -183,8 +189,7 @@ def _fetch(job: Job, progress: Progress) -> None:
     except IntegrityError as error:
         hint = "the same command fetches this file again; if it happens twice, try another --source"
         raise IntegrityError(error.message, hint=hint) from error
-    digest = report.digests[job.proofs[0].name]
-    digests().put(job.target, digest)
+    digests().put(job.target, report.digests[job.proofs[0].name])
 
 
 def _check_room(plan: PullPlan) -> None:

@@ -14,9 +14,9 @@ def remote_headers(text: str, source: str = "auto", progress: Progress = SILENT)
     """Return the headers of the quant that `text` names (`owner/name:QUANT`), a set as one model."""
     repo = open_repo(text, source=source, progress=progress)
     quant = repo.pick(None)
-    http = Http()
-    sources = [HubSource(repo.hub, repo.ref.repo_id, file, http, progress) for file in quant.files]
-    headers = tuple(s.header() for s in sources)
+    with Http() as http:
+        sources = [HubSource(repo.hub, repo.ref.repo_id, file, http, progress) for file in quant.files]
+        headers = tuple(s.header() for s in sources)
     if len(headers) > 1 or is_shard(headers[0]):
         headers = check_set(headers).headers
     return LoadedModel(quant.stem, headers, f"{repo.listing.hub}: {repo.ref.repo_id}, {quant.name}")
