@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from ggufkit.gguf.shards import ShardName, check_set, is_shard, parse_shard_name
 from ggufkit.hubs.hub import is_ref
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.sources import open_header
-from ggufkit.verbs.record import Record, find_record, last_pulled, records_in
+from ggufkit.verbs.record import Record, find_record, last_pulled, pull_command, records_in
 
 MMPROJ_PREFIX = "mmproj"  # llama.cpp, LM Studio: the projector beside a model, never the model itself
 
@@ -48,7 +49,8 @@ class LocalModel:
         if self.missing:
             n = len(self.missing)
             reason = f"{n} of {len(self.files) + n} shards missing: {', '.join(self.missing[:3])}"
-            hint = "pull the set again: only what is missing is fetched"
+            command = pull_command(self.record) if self.record is not None else None
+            hint = f"{command or 'pulling the set again'} fetches only what is missing"
             raise FormatError(str(self.folder / self.name), reason, hint=hint)
         headers = tuple(open_header(path) for path in self.files)
         if self.is_sharded:
@@ -97,7 +99,11 @@ def find_model(argument: str | None = None, *, cwd: Path | None = None, shards: 
         return _at_hand(cwd or Path(), shards)
     path = Path(argument).expanduser()
     if path.is_dir():
-        return _only(models_in(path, shards), f"{path}", shards)
+        found = models_in(path, shards)
+        gone = [record for record in records_in(path) if record.manifest.sources]
+        if not found and gone:
+            raise _gone(gone[0], "recorded there")
+        return _only(found, f"{path}")
     if not path.exists():
         raise NotFoundError(f"{path}: no such file", hint=_near(path))
     return _of_file(path)
@@ -112,9 +118,9 @@ def _of_file(path: Path) -> LocalModel:
 
 def _set(folder: Path, name: ShardName) -> LocalModel:
     paths = [folder / n.file_name() for n in name.siblings()]
-    there = tuple(p for p in paths if p.exists())
-    missing = tuple(p.name for p in paths if p not in there)
-    return LocalModel(name.prefix, there, missing)
+    found = [(path, path.exists()) for path in paths]
+    there = tuple(path for path, exists in found if exists)
+    return LocalModel(name.prefix, there, tuple(path.name for path, exists in found if not exists))
 
 
 def _at_hand(cwd: Path, shards: bool) -> LocalModel:
@@ -125,18 +131,17 @@ def _at_hand(cwd: Path, shards: bool) -> LocalModel:
     last = last_pulled()
     paths = [p for p in last.paths() if p.exists()] if last else []
     if last is not None and not paths and not found:
-        hint = f"ggufkit pull {_origin(last)} fetches it, or what is missing of it"
-        raise NotFoundError(f"{last.manifest.name}, pulled last, is not there", hint=hint)
+        raise _gone(last, "pulled last")
     if paths:
         pulled = _preferred(_of_file(paths[0]), shards)
-        if not found or pulled.files[0].absolute() in (m.files[0].absolute() for m in found):
+        if not found or _real(pulled.files[0]) in (_real(m.files[0]) for m in found):
             return pulled
-    return _only(found, "this folder", shards)
+    return _only(found, "this folder")
 
 
-def _origin(record: Record) -> str:
-    sources, quant = record.manifest.sources, record.manifest.quant
-    return f"{sources[0].repo_id} --quant {quant}" if sources else record.manifest.name
+def _gone(record: Record, how_known: str) -> NotFoundError:
+    hint = f"{pull_command(record) or 'pulling it again'} fetches it, or what is missing of it"
+    return NotFoundError(f"{record.manifest.name}, {how_known}, is not there", hint=hint)
 
 
 def _preferred(model: LocalModel, shards: bool) -> LocalModel:
@@ -160,22 +165,30 @@ def models_in(folder: Path, shards: bool = False) -> list[LocalModel]:
 
 
 def _grouped(paths: Iterable[Path], shards: bool) -> list[LocalModel]:
-    models: dict[tuple[Path, ...], LocalModel] = {}
+    """Return the models that the files make, each once however many names lead to it."""
+    models: dict[str, LocalModel] = {}
+    seen: set[str] = set()
     for path in paths:
-        if not path.name.lower().startswith(MMPROJ_PREFIX):
-            model = _of_file(path)
-            models.setdefault(tuple(p.absolute() for p in model.files), model)
-    merged = {p.absolute(): m for m in models.values() for p in merged_names(m)}
-    out: dict[Path, LocalModel] = {}
-    for files, model in models.items():
-        if files[0] in merged and shards:
+        if path.name.lower().startswith(MMPROJ_PREFIX) or _real(path) in seen:
+            continue
+        model = _of_file(path)
+        models[_real(model.files[0])] = model
+        seen.update(_real(p) for p in model.files)
+    merged = {_real(p) for m in models.values() for p in merged_names(m)}
+    out: dict[str, LocalModel] = {}
+    for first, model in models.items():
+        if first in merged and shards:
             continue  # the shards stand for it
         model = _preferred(model, shards)
-        out.setdefault(model.files[0].absolute(), model)
+        out.setdefault(_real(model.files[0]), model)
     return list(out.values())
 
 
-def _only(models: list[LocalModel], where: str, shards: bool) -> LocalModel:
+def _real(path: Path) -> str:
+    return os.path.realpath(path)
+
+
+def _only(models: list[LocalModel], where: str) -> LocalModel:
     if len(models) == 1:
         return models[0]
     if not models:

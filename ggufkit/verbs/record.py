@@ -8,11 +8,14 @@ names the set pulled last.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ggufkit.errors import FormatError
 from ggufkit.folders import cache_folder, state_folder
 from ggufkit.hubs.manifest import (
     MERGED_FOLDER,
@@ -61,12 +64,15 @@ def digests() -> DigestCache:
 
 
 def journal_path(root: Path, target: Path) -> Path:
-    """Return where the journal of `target` goes, in the record folder of `root`."""
-    try:
-        relative = target.absolute().relative_to(root.absolute())
-    except ValueError:
-        relative = Path(target.name)
-    return root / RECORD_FOLDER / "journal" / "-".join(relative.parts)
+    """Return where the journal of `target` goes, in the record folder of `root`.
+
+    The digest in the name keeps `a-b/c` and `a/b-c` apart, and long paths within what a name may have.
+    """
+    absolute = target.absolute()
+    home = root.absolute()
+    relative = absolute.relative_to(home) if absolute.is_relative_to(home) else absolute
+    digest = hashlib.sha256(relative.as_posix().encode("utf-8", "surrogateescape")).hexdigest()
+    return root / RECORD_FOLDER / "journal" / f"{target.name[:40]}-{digest[:16]}"
 
 
 def write_record(root: Path, manifest: Manifest, *, merged: bool = False) -> Record:
@@ -87,8 +93,16 @@ def records_in(root: Path) -> Iterator[Record]:
     """Yield what is recorded in `root` itself, pulled sets first; what can't be read is passed over."""
     for folder in (root / RECORD_FOLDER, root / RECORD_FOLDER / MERGED_FOLDER):
         for file in sorted(folder.glob("*.json")):
-            with contextlib.suppress(OSError):
-                yield Record(root, file, from_json(file.read_text("utf-8"), str(file)))
+            record = _read(root, file)
+            if record is not None:
+                yield record
+
+
+def _read(root: Path, file: Path) -> Record | None:
+    try:
+        return Record(root, file, from_json(file.read_text("utf-8"), str(file)))
+    except (OSError, UnicodeDecodeError, FormatError):
+        return None  # not ours, of a later version, or broken: as if it were not there
 
 
 def find_record(path: Path) -> Record | None:
@@ -103,6 +117,22 @@ def find_record(path: Path) -> Record | None:
     return None
 
 
+def pull_command(record: Record) -> str | None:
+    """Return the command that fetches the set again, or what is missing of it; None when no hub is known."""
+    if not record.manifest.sources:
+        return None
+    source = record.manifest.sources[0]
+    ref = f"ms:{source.repo_id}" if source.hub == "modelscope" else source.repo_id
+    if source.revision not in ("main", "master"):
+        ref += f"@{source.revision}"
+    words = ["ggufkit", "pull", ref]
+    if record.manifest.quant is not None:
+        words += ["--quant", record.manifest.quant]
+    if record.root.absolute() != Path(source.repo_id.rpartition("/")[2]).absolute():
+        words += ["--local-dir", str(record.root)]
+    return shlex.join(words)
+
+
 def remember_last(record: Record) -> None:
     """Note that this set was pulled last. A state folder that can't be written costs only the comfort."""
     with contextlib.suppress(OSError):
@@ -113,10 +143,9 @@ def last_pulled() -> Record | None:
     """Return the set pulled last, if it is still there."""
     try:
         file = Path(json.loads(_last_file().read_bytes())["record"])
-        manifest = from_json(file.read_text("utf-8"), str(file))
-        return Record(_shown(file.parent.parent), file, manifest)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return _read(_shown(file.parent.parent), file)
 
 
 def _shown(folder: Path) -> Path:

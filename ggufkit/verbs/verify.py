@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ggufkit.errors import FormatError, NotFoundError
+from ggufkit.errors import FormatError
 from ggufkit.hubs.manifest import ManifestFile
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.digest import sha256_file
 from ggufkit.transfer.sources import open_header
-from ggufkit.verbs.locate import LocalModel, find_model
-from ggufkit.verbs.record import Record, digests, find_record, last_pulled, records_in
+from ggufkit.verbs.locate import LocalModel, find_model, models_in
+from ggufkit.verbs.record import Record, digests, find_record, last_pulled, pull_command, records_in
 
 Status = Literal["ok", "unproven", "missing", "size", "digest", "format"]
 GOOD: tuple[Status, ...] = ("ok", "unproven")
@@ -47,6 +47,10 @@ class VerifyReport:
     """Where it was pulled from; None without a record."""
     quant: str | None
     """The quant that was pulled."""
+    recorded: bool
+    """Whether a pull or a merge recorded what the files should be."""
+    remedy: str | None
+    """The command that fetches what is wrong; None where no hub is known to have it."""
     files: tuple[FileCheck, ...]
     """One check per file."""
     seconds: float
@@ -83,6 +87,8 @@ def verify(argument: str | None = None, progress: Progress = SILENT) -> VerifyRe
         name=name,
         repo_id=source.repo_id if source else None,
         quant=record.manifest.quant if record is not None else None,
+        recorded=record is not None,
+        remedy=pull_command(record) if record is not None else None,
         files=checks,
         seconds=time.monotonic() - began,
     )
@@ -100,20 +106,12 @@ def _what(argument: str | None) -> tuple[Record | None, LocalModel | None]:
 def _recorded(argument: str | None) -> Record | None:
     """Return the record of a missing file, or of a folder whose files may all be gone."""
     if argument is None:
-        return None if _has_model() else last_pulled()
+        return last_pulled() if not models_in(Path(), shards=True) else None
     path = Path(argument).expanduser()
     if path.is_dir():
         pulled = [r for r in records_in(path) if r.manifest.sources]
         return pulled[0] if len(pulled) == 1 else None
     return None if path.exists() else find_record(path)
-
-
-def _has_model() -> bool:
-    try:
-        find_model(None, shards=True)
-    except NotFoundError:
-        return False
-    return True
 
 
 def _check_record(record: Record, progress: Progress) -> tuple[FileCheck, ...]:
