@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ggufkit.cli.render import size_text
+from ggufkit.errors import printable
 from ggufkit.progress import SILENT, Progress
 
 LINE_EVERY_S = 30.0
@@ -39,7 +40,7 @@ class Bar:
         self._bar = tqdm(
             total=total_bytes,
             initial=done_bytes,
-            desc=task,
+            desc=printable(task),
             unit="B",
             unit_scale=True,
             unit_divisor=1024,
@@ -60,7 +61,7 @@ class Bar:
         from tqdm import tqdm
 
         with self._lock:
-            tqdm.write(message, file=sys.stderr)
+            tqdm.write(printable(message), file=sys.stderr)
 
     def finish(self) -> None:
         """Take the bar away."""
@@ -117,4 +118,4 @@ class Lines:
                 self._task = ""
 
     def _print(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)

@@ -37,7 +37,7 @@ def default_map(commands: Collection[str]) -> dict[str, dict[str, Any]]:
 
 def check_keys(ctx: click.Context) -> None:
     """Refuse a key of the config file that names no flag of the running command."""
-    known = {p.name for p in ctx.command.params if p.name}
+    known = {p.name for p in ctx.command.params if isinstance(p, click.Option) and p.name}
     for key in ctx.default_map or {}:
         if key not in known:
             near = difflib.get_close_matches(key, sorted(known), n=1)

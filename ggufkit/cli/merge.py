@@ -9,6 +9,7 @@ import click
 
 from ggufkit.cli.params import dry_run_option, force_option, model_argument, output_options
 from ggufkit.cli.render import Out, count_text, size_text
+from ggufkit.errors import printable
 
 if TYPE_CHECKING:
     from ggufkit.verbs.merge import MergePlan, MergeReport
@@ -79,7 +80,7 @@ def _show_plan(out: Out, plan: MergePlan) -> None:
         "free_bytes": plan.free_bytes,
     }
     out.say("[dry run] nothing is written")
-    out.result(document, text, quiet=[plan.output])
+    out.result(document, printable(text), quiet=[plan.output])
 
 
 def _show_report(out: Out, report: MergeReport) -> None:
@@ -92,6 +93,7 @@ def _show_report(out: Out, report: MergeReport) -> None:
         text = (
             f"{report.output}: {size} from {count_text(report.n_shards, 'shard')} in {report.seconds:.1f} s"
         )
+    text = printable(text)
     if report.sha256 is not None:
         text += f"\nsha256: {report.sha256}"
     out.result(report, text, quiet=[report.output])

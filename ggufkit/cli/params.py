@@ -51,13 +51,13 @@ SHARD_SIZE = Size(letter_base=1000, example="48G (decimal, as llama-gguf-split h
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json, -q and -v, and pass the command an `out: Out`."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+    @click.option("--json", is_flag=True, help="Print one JSON document.")
     @click.option("-q", "--quiet", is_flag=True, help="Print only what a script wants.")
     @click.option("-v", "--verbose", is_flag=True, help="Tell more on stderr.")
     @click.pass_context
-    def wrapped(ctx: click.Context, /, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> Any:
+    def wrapped(ctx: click.Context, /, json: bool, quiet: bool, verbose: bool, **arguments: Any) -> Any:
         check_keys(ctx)
-        return command(out=Out(as_json=as_json, quiet=quiet, verbose=verbose), **arguments)
+        return command(out=Out(as_json=json, quiet=quiet, verbose=verbose), **arguments)
 
     return functools.update_wrapper(wrapped, command)
 

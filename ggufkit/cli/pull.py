@@ -62,13 +62,7 @@ def command(
         f"{plan.repo.listing.hub}: {plan.quant.name}, {count_text(len(plan.files), 'file')}, "
         f"{size_text(plan.total_bytes)} to {plan.root}"
     )
-    try:
-        report = pull(plan, progress)
-    except KeyboardInterrupt:
-        progress.finish()
-        out.say("")
-        raise
-    _show_report(out, report)
+    _show_report(out, pull(plan, progress))
     return None
 
 

@@ -42,9 +42,8 @@ class Out:
             click.echo(text)
 
     def say(self, text: str) -> None:
-        """Tell something on stderr."""
-        if not self.quiet:
-            click.echo(text, err=True)
+        """Tell something on stderr; names from files and hubs are made harmless."""
+        self._tell(printable_lines(text))
 
     def detail(self, text: str) -> None:
         """Tell something on stderr, when -v was given."""
@@ -53,11 +52,15 @@ class Out:
 
     def warn(self, text: str) -> None:
         """Warn on stderr."""
-        self.say(click.style("warning: ", fg="yellow") + printable(text))
+        self._tell(click.style("warning: ", fg="yellow") + printable(text))
 
     def hint(self, text: str) -> None:
         """Name the next step on stderr."""
-        self.say(click.style(text, dim=True))
+        self._tell(click.style(text, dim=True))
+
+    def _tell(self, text: str) -> None:
+        if not self.quiet:
+            click.echo(text, err=True)
 
     def progress(self) -> Progress:
         """Return a listener that shows progress on stderr, or hears nothing with -q."""
@@ -69,10 +72,15 @@ class Out:
 
 
 def print_error(message: str, *, hint: str | None = None) -> None:
-    """Print an error and its hint on stderr."""
-    click.echo(click.style("error: ", fg="red") + message, err=True)
+    """Print an error and its hint on stderr, with names from files and hubs made harmless."""
+    click.echo(click.style("error: ", fg="red") + printable_lines(message), err=True)
     if hint:
-        click.echo(click.style("hint: ", dim=True) + hint, err=True)
+        click.echo(click.style("hint: ", dim=True) + printable_lines(hint), err=True)
+
+
+def printable_lines(text: str) -> str:
+    """Escape control characters, but keep the lines that a text has."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def to_json(document: Any) -> str:
@@ -160,6 +168,8 @@ def size_text(n_bytes: float) -> str:
 
 def gb_text(n_bytes: int) -> str:
     """Return a size in GiB with the decimal GB in brackets: the field mixes the two up."""
+    if n_bytes < 1 << 30:
+        return f"{n_bytes / 2**20:.1f} MiB ({n_bytes / 1e6:.1f} MB)"
     return f"{n_bytes / 2**30:.1f} GiB ({n_bytes / 1e9:.1f} GB)"
 
 

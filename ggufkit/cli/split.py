@@ -8,6 +8,7 @@ import click
 
 from ggufkit.cli.params import SHARD_SIZE, dry_run_option, force_option, model_argument, output_options
 from ggufkit.cli.render import Out, count_text, size_text, table
+from ggufkit.errors import printable
 
 
 @click.command("split", short_help="Cut a file into shards.")
@@ -72,4 +73,4 @@ def command(
     where = report.shards[0].path.parent
     done = "there already" if report.already else f"in {report.seconds:.1f} s"
     text = f"{count_text(len(report.shards), 'shard')} in {where}: {size_text(report.n_bytes)}, {done}"
-    out.result(report, text, quiet=[s.path for s in report.shards])
+    out.result(report, printable(text), quiet=[s.path for s in report.shards])
