@@ -132,7 +132,7 @@ def four_lines(demo: Demo) -> None:
     """Run the four lines of the README in a row, in an empty folder, against a running Ollama."""
     say("the four lines, with a real Ollama 0.5.4 running")
     with run_ollama(testbed.ollama("0.5.4"), demo.folder / "ollama") as server:
-        demo.env |= {"OLLAMA_HOST": server.url}
+        demo.env |= {"OLLAMA_HOST": server.url, "OLLAMA_MODELS": str(server.models_dir)}
         demo.run("pull", REPO, "--quant", QUANT)
         proven("SmolLM2-135M-Instruct, merged", testbed.SMOLLM2_SHA256, demo.run("merge"))
         demo.run("ollama-import", "--name", "smollm2:demo")
@@ -159,9 +159,10 @@ def _show_one_copy(demo: Demo, store: Path) -> None:
 def lmstudio(demo: Demo) -> None:
     """Look into the model, link its shards where LM Studio looks, and let llama-server answer from there."""
     say("LM Studio's folder, and llama-server loading the shards from it")
-    demo.run("inspect", f"DeepSeek-R1-GGUF/{STEM}")
+    demo.run("inspect", f"DeepSeek-R1-GGUF/{STEM}.gguf")
     models = demo.folder / "lmstudio-models"
-    demo.run("lmstudio-import", f"DeepSeek-R1-GGUF/{STEM}", "--models-dir", models)
+    shards = f"DeepSeek-R1-GGUF/{STEM}/{STEM}-00001-of-00003.gguf"  # a shard means its set
+    demo.run("lmstudio-import", shards, "--models-dir", models)
     shard = next(models.rglob("*-00001-of-*.gguf"))
     with run_llama_server(shard) as server:
         print(f"llama-server answers from {shard.relative_to(demo.folder)}:")

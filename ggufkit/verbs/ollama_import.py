@@ -286,6 +286,9 @@ def _listed(plan: ImportPlan, id_: str) -> tuple[bool | None, tuple[str, ...]]:
     message = f"the Ollama at {server.url} does not list {plan.name}"
     if plan.place.by_server:
         raise ToolError(f"{message}, though {plan.place.store.root} is its store; all was undone")
+    if plan.place.found_by == "default":
+        hint = "set OLLAMA_MODELS to the folder that it keeps its models in"
+        raise ToolError(f"{message}: {plan.place.store.root} is not its store; all was undone", hint=hint)
     return False, (f"{message}: it keeps its models in another folder",)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import testbed
 
-from ggufkit.hubs.manifest import Manifest, ManifestFile, ManifestSource, to_json
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.split import plan_split, split
 from tests.support.ggufs import r1_shards
@@ -30,6 +29,7 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NORMAL = (
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:8090"),
     (re.compile(r"in \d+\.\d s"), "in 0.2 s"),
+    (re.compile(r"\d+\.\d GiB free"), "120.4 GiB free"),
 )
 
 
@@ -56,16 +56,18 @@ def run_all(commands: list[str], folder: Path) -> list[Session]:
     """Run the commands in order in an empty folder, against a hub and a real Ollama."""
     work = folder / "work"
     work.mkdir()
-    with run_hub(fill_hub(folder / "hub")) as hub:
+    root = fill_hub(folder / "hub")
+    with run_hub(root, sha256s=sparse_digests(root)) as hub:
         env = {**hub.client_env(folder / "home"), "GGUFKIT_PROGRESS": "off", "COLUMNS": "100"}
         with run_ollama(testbed.ollama("0.9.3"), folder / "ollama") as ollama:
-            env["OLLAMA_HOST"] = ollama.url
+            env |= {"OLLAMA_HOST": ollama.url, "OLLAMA_MODELS": str(ollama.models_dir)}
             return [Session(command, _run(command, work, env)) for command in commands]
 
 
 def _run(command: str, work: Path, env: dict[str, str]) -> str:
     program, *arguments = shlex.split(command)
     assert program == "ggufkit", command
+    arguments = [name for word in arguments for name in _expanded(word, work)]
     done = subprocess.run(
         [sys.executable, "-m", "ggufkit", *arguments],
         cwd=work,
@@ -81,6 +83,12 @@ def _run(command: str, work: Path, env: dict[str, str]) -> str:
     return output
 
 
+def _expanded(word: str, folder: Path) -> list[str]:
+    """Expand a pattern as a shell would."""
+    names = sorted(str(p.relative_to(folder)) for p in folder.glob(word)) if "*" in word else []
+    return names or [word]
+
+
 def fill_hub(root: Path) -> Path:
     """Make a hub's folder: SmolLM2 in three shards, and R1's full-size sparse shards."""
     source = root.parent / "source" / f"{SMOL_STEM}.gguf"
@@ -88,20 +96,14 @@ def fill_hub(root: Path) -> Path:
     shutil.copy(testbed.smollm2(), source)
     folder = root / SMOL_REPO / SMOL_STEM
     split(plan_split(find_model(str(source)), max_bytes=40_000_000, output=folder))
-    _sparse_r1(root / R1_REPO)
+    r1_shards(root / R1_REPO / R1_STEM)
     return root
 
 
-def _sparse_r1(folder: Path) -> None:
-    """Write R1's shards as holes, with a manifest, or the hub would hash 184 GiB of zeros."""
-    shards = r1_shards(folder / R1_STEM / f"{R1_STEM}.gguf")
-    files = tuple(
-        ManifestFile(f"{R1_STEM}/{p.name}", p.stat().st_size, f"{i:064x}", None) for i, p in enumerate(shards)
-    )
-    source = ManifestSource("huggingface", "https://huggingface.co", R1_REPO, "main", None)
-    record = folder / ".ggufkit" / f"{R1_STEM}.json"
-    record.parent.mkdir()
-    record.write_text(to_json(Manifest(R1_STEM, "UD-IQ2_XXS", files, (source,))))
+def sparse_digests(root: Path) -> dict[str, str]:
+    """Return made-up digests of R1's shards, or the hub would hash 184 GiB of zeros."""
+    shards = sorted((root / R1_REPO).rglob("*.gguf"))
+    return {p.relative_to(root).as_posix(): f"{i:064x}" for i, p in enumerate(shards)}
 
 
 def rewrite(readme: Path, outputs: dict[str, list[str]]) -> None:
