@@ -344,6 +344,20 @@ def test_a_server_that_does_not_list_it_undoes_all(
     assert (snapshot(server.models_dir), smollm2.stat().st_nlink) == before
 
 
+def test_a_guessed_store_that_is_not_the_servers_is_left_as_it_was(
+    server: OllamaServer, smollm2: Path, tmp_path: Path
+) -> None:
+    """A server without any model can't be asked for its folder; listing tells afterwards."""
+    place = find_store(environ=environ(server, models=False), home=tmp_path)
+    assert place.found_by == "default"
+    n_links = smollm2.stat().st_nlink
+    with pytest.raises(ToolError, match="is not its store; all was undone") as caught:
+        ollama_import(plan_ollama_import(find_model(str(smollm2)), place))
+    assert "OLLAMA_MODELS" in (caught.value.hint or "")
+    assert not (tmp_path / ".ollama").exists()
+    assert smollm2.stat().st_nlink == n_links
+
+
 def test_another_store_than_the_servers_is_told_of(
     server: OllamaServer, smollm2: Path, tmp_path: Path
 ) -> None:
