@@ -198,4 +198,6 @@ def _no_room(report: FitReport) -> NoSpaceError:
     hint = report.advice[0] if report.advice else None
     name, level = report.name, LEVELS[report.verdict.level]
     needed, ram = _size(report.verdict.needed_bytes), _size(report.machine.ram_bytes)
+    if report.verdict.level == "unknown":
+        return NoSpaceError(printable(f"whether {name} fits is unknown: takes at least {needed} of {ram}"))
     return NoSpaceError(printable(f"{name} {level}: takes {needed} of {ram}"), hint=hint)

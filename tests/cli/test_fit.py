@@ -122,6 +122,14 @@ def test_check_and_json_go_together(fit: Fit, old_r1: Path) -> None:
     assert ran.json["verdict"]["level"] == "pages"
 
 
+def test_what_is_unknown_does_not_pass_the_check(fit: Fit, tmp_path: Path) -> None:
+    model = make_gguf(tmp_path / "odd.gguf", kv={"llama.attention.head_count": None})
+    ran = fit(model, "--ram", "8G", "--check")
+    assert ran.code == 8
+    assert "KV cache" in ran.out and "unknown" in ran.out
+    assert "error: whether odd fits is unknown: takes at least 0.7 MiB (0.8 MB) of 8.0 GiB" in ran.err
+
+
 def test_json_is_the_report(fit: Fit, old_r1: Path) -> None:
     report = fit(old_r1, "--ram", "256G", "--json").json
     assert list(report)[:3] == ["schema", "name", "n_files"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggufkit.errors import UsageError
+from ggufkit.errors import FormatError, UsageError
 from ggufkit.fit.caches import MEASURED, NO_CACHE, RECURRENT, WINDOWS
 from ggufkit.fit.memory import CACHE_TYPES, FitSettings, MemoryEstimate, Term, estimate_memory
 from ggufkit.gguf.header import Header
@@ -314,3 +315,36 @@ def test_more_context_never_takes_less(
     assert less.total_bytes <= grown.total_bytes
     assert less.context_tokens >= context
     assert less.context_tokens % 256 == 0
+
+
+NAMES = (
+    "block_count nextn_predict_layers context_length embedding_length feed_forward_length "
+    "full_attention_interval attention.head_count attention.head_count_kv attention.key_length "
+    "attention.value_length attention.key_length_swa attention.key_length_mla attention.value_length_mla "
+    "attention.kv_lora_rank attention.sliding_window attention.sliding_window_pattern "
+    "attention.shared_kv_layers attention.indexer.key_length attention.indexer.types "
+    "attention.recurrent_layers rope.dimension_count expert_count expert_used_count "
+    "leading_dense_block_count ssm.conv_kernel ssm.inner_size ssm.state_size ssm.group_count kda.head_dim "
+    "wkv.head_size token_shift_count shortconv.l_cache"
+)
+NUMBERS = st.one_of(st.integers(0, 8), st.sampled_from([-1, 64, 512, 1 << 31, 1 << 63]))
+LISTS = st.lists(st.integers(0, 3), min_size=4, max_size=5)
+VALUES = st.one_of(NUMBERS, st.booleans(), st.text(max_size=3), LISTS)
+SOUND = {"block_count": 4, "attention.head_count": 4, "embedding_length": 64}
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@given(
+    arch=st.sampled_from([*ARCHITECTURES, "notyet"]),
+    keys=st.dictionaries(st.sampled_from(NAMES.split()), VALUES),
+)
+def test_no_metadata_break_it(arch: str, keys: dict[str, Any]) -> None:
+    named = {f"{arch}.{name}": value for name, value in (SOUND | keys).items()}
+    header = header_of({"general.architecture": arch} | named)
+    try:
+        found = estimate(header, FitSettings(4096, n_sequences=2, unified=True))
+    except FormatError as error:
+        assert f"key {arch}." in error.message
+    else:
+        assert all(term.n_bytes is None or term.n_bytes >= 0 for term in found.terms)
+        assert {term.n_bytes is None for term in found.terms if term.certainty == "unknown"} <= {True}
