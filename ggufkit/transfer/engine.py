@@ -160,7 +160,8 @@ def _write_and_publish(job: Job, fd: int, known_bytes: int, progress: Progress) 
         stack.callback(os.close, fd)
         journal = _journal(job, os.fstat(fd).st_size)
         resumed = journal.done_bytes
-        progress.advance(max(0, resumed - known_bytes))  # what a process that we waited for had left
+        if resumed > known_bytes:
+            progress.advance(resumed - known_bytes)  # what a process that we waited for has left
         digests = _write(job, fd, journal, progress)
         if not _rename_open(job, fd):
             stack.close()

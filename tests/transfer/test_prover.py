@@ -1,0 +1,170 @@
+"""Proofs beside a writer: any order, any number, wrong digests, stopping, and no silent end."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ggufkit.errors import IntegrityError
+from ggufkit.transfer import prover as prover_module
+from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof, Prover
+
+CONTENT = random.Random(2).randbytes(5 * prover_module.BLOCK_BYTES + 777)
+STEP = 300_000
+STEPS = [(at, min(at + STEP, len(CONTENT))) for at in range(0, len(CONTENT), STEP)]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+WHOLE = Proof("whole", ((0, len(CONTENT)),), sha256(CONTENT))
+
+
+@pytest.fixture
+def fd(tmp_path: Path) -> Iterator[int]:
+    with (tmp_path / "target").open("w+b") as file:
+        yield file.fileno()
+
+
+def write(prover: Prover, fd: int, steps: list[tuple[int, int]]) -> None:
+    for start, end in steps:
+        os.pwrite(fd, CONTENT[start:end], start)
+        prover.wrote(start, end)
+
+
+def proven(fd: int, proofs: tuple[Proof, ...], steps: list[tuple[int, int]]) -> dict[str, str]:
+    prover = Prover(fd, proofs, [])
+    try:
+        write(prover, fd, steps)
+        return prover.finish()
+    finally:
+        prover.stop()
+
+
+@pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled"])
+def test_the_order_of_writing_does_not_matter(fd: int, order: str) -> None:
+    steps = STEPS[::-1] if order == "backwards" else list(STEPS)
+    if order == "shuffled":
+        random.Random(3).shuffle(steps)
+    assert proven(fd, (WHOLE,), steps) == {"whole": sha256(CONTENT)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, len(CONTENT)), max_size=6), st.randoms(use_true_random=False))
+def test_any_cuts_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], chance: random.Random
+) -> None:
+    ends = sorted({0, len(CONTENT), *cuts})
+    steps = list(itertools.pairwise(ends))
+    chance.shuffle(steps)
+    with (tmp_path_factory.mktemp("any") / "t").open("w+b") as file:
+        assert proven(file.fileno(), (WHOLE,), steps) == {"whole": sha256(CONTENT)}
+
+
+def test_pieces_are_hashed_in_their_order_and_files_beside_the_target_too(fd: int, tmp_path: Path) -> None:
+    beside = tmp_path / "beside"
+    beside.write_bytes(bytes(range(256)) * 8192)  # 2 MiB: more than a block
+    pieces = (FileRange(beside, 1, 2_000_000), (1000, 2000), FileRange(beside, 7, 7), (0, 10))
+    wanted = beside.read_bytes()[1:2_000_000] + CONTENT[1000:2000] + CONTENT[:10]
+    proofs = (Proof("odd", pieces, sha256(wanted)), Proof("taken", ((5, 50),), None))
+    assert proven(fd, proofs, STEPS) == {"odd": sha256(wanted), "taken": sha256(CONTENT[5:50])}
+
+
+def test_what_was_there_before_is_read_from_the_file(fd: int) -> None:
+    os.pwrite(fd, CONTENT, 0)
+    prover = Prover(fd, (WHOLE,), [(0, len(CONTENT))])
+    assert prover.finish() == {"whole": sha256(CONTENT)}
+    prover.stop()
+
+
+def test_nothing_has_a_digest_too(fd: int) -> None:
+    assert proven(fd, (Proof("empty", ((0, 0),), sha256(b"")),), []) == {"empty": sha256(b"")}
+    assert proven(fd, (), STEPS) == {}
+
+
+def test_a_wrong_digest_names_what_it_is_of(fd: int) -> None:
+    wrong = Proof("shard 2", ((0, 100),), sha256(b"something else"))
+    with pytest.raises(DigestMismatch) as caught:
+        proven(fd, (WHOLE, wrong), STEPS)
+    assert caught.value.name == "shard 2"
+    assert caught.value.expected == sha256(b"something else")
+    assert caught.value.digest == sha256(CONTENT[:100])
+    assert caught.value.exit_code == 6
+
+
+def test_a_wrong_digest_is_told_at_the_next_write_and_not_at_the_end(fd: int) -> None:
+    prover = Prover(fd, (Proof("begin", ((0, 100),), sha256(b"")),), [])
+    try:
+        write(prover, fd, STEPS[:1])
+        deadline = time.monotonic() + 10
+        while not prover._errors:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        with pytest.raises(DigestMismatch):
+            write(prover, fd, STEPS[1:2])
+    finally:
+        prover.stop()
+
+
+def test_stopping_ends_the_threads_at_once_whatever_is_missing(fd: int) -> None:
+    before = threading.active_count()
+    prover = Prover(fd, (WHOLE, Proof("other", ((5, 10),), None)), [])
+    write(prover, fd, STEPS[3:])
+    assert threading.active_count() == before + 2
+    began = time.monotonic()
+    prover.stop()
+    assert time.monotonic() - began < 1
+    assert threading.active_count() == before
+    assert prover.digests == {}
+
+
+def test_a_proof_that_was_stopped_is_no_proof(fd: int) -> None:
+    prover = Prover(fd, (WHOLE,), [])
+    prover.stop()
+    with pytest.raises(IntegrityError, match="could not be taken"):
+        prover.finish()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_is_no_proof(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_arguments: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(prover_module, "read_at", die)
+    with pytest.raises(IntegrityError, match="could not be taken"):
+        proven(fd, (WHOLE,), STEPS)
+
+
+def test_a_target_that_shrinks_is_an_error(fd: int) -> None:
+    os.pwrite(fd, CONTENT[:100], 0)
+    prover = Prover(fd, (WHOLE,), [(0, len(CONTENT))])
+    with pytest.raises(IntegrityError, match="shrank"):
+        prover.finish()
+    prover.stop()
+
+
+def test_a_file_beside_that_shrinks_is_an_error(fd: int, tmp_path: Path) -> None:
+    beside = tmp_path / "beside"
+    beside.write_bytes(b"abc")
+    with pytest.raises(IntegrityError, match="beside shrank"):
+        proven(fd, (Proof("odd", (FileRange(beside, 0, 4),), None),), STEPS)
+
+
+def test_a_read_error_is_told(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(prover_module, "read_at", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        proven(fd, (WHOLE,), STEPS)
