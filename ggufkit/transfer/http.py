@@ -86,6 +86,8 @@ class Http:
     def close(self) -> None:
         """Close the connections that are kept."""
         for manager in self._managers.values():
+            for key in manager.pools.keys():  # noqa: SIM118 - urllib3's container iterates by keys() only
+                manager.pools[key].close()
             manager.clear()
 
     def open(self, url: str, headers: Mapping[str, str], offset: int, end: int, size_bytes: int) -> Stream:
@@ -115,7 +117,7 @@ class Http:
                     "GET", url, headers=headers, redirect=False, preload_content=False, retries=False
                 )
             except (HTTPError, OSError) as error:
-                raise StreamError(f"{host_of(url)} can't be reached: {reason_of(error)}") from error
+                raise _unreachable(url, error) from error
             target = response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or not target:
                 _check_status(response, signed=_is_signed(url, first), url=url)
@@ -172,6 +174,15 @@ def proxy_for(url: str) -> str | None:
 def host_of(url: str) -> str:
     """Return the host of a URL, for messages: the rest may hold a signature."""
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _unreachable(url: str, error: BaseException) -> NetworkError:
+    import ssl
+
+    if any(isinstance(arg, ssl.SSLCertVerificationError) for arg in (*error.args, error.__cause__)):
+        hint = "is a proxy between that reads TLS? SSL_CERT_FILE names the certificates to trust"
+        return NetworkError(f"{host_of(url)} shows a certificate that nobody here trusts", hint=hint)
+    return StreamError(f"{host_of(url)} can't be reached: {reason_of(error)}")
 
 
 def _origin(url: str) -> tuple[str, str]:
