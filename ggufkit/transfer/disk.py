@@ -8,18 +8,16 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from ggufkit.errors import AccessError, NoSpaceError, TargetExistsError, UsageError
 from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.copying import copy_range
 
 Method = Literal["auto", "hard-link", "symbolic-link", "reflink", "copy"]
 """How a file gets a second place; `auto` is a hard link, else a reflink, else a copy."""
 
-COPY_STEP_BYTES = 64 << 20  # between two words to the listener: seconds even on a slow disk
-_BUFFER_BYTES = 1 << 20
 _FICLONE = 0x40049409  # linux/fs.h FICLONE: _IOW(0x94, 9, int)
 
 _CANNOT_LINK = {
@@ -41,7 +39,7 @@ _CANNOT_CLONE = {
     errno.EOPNOTSUPP,
     errno.ENOSYS,
 }
-"""How a file system says that it can't share blocks or copy in the kernel."""
+"""How a file system says that it can't share blocks."""
 
 
 def link_or_copy(
@@ -209,7 +207,7 @@ def _fill(source: int, target: int, src: Path, dst: Path, only_reflink: bool, pr
         raise UsageError(f"no reflink from {src} to {dst.parent}: its file system can't", hint="--copy")
     _check_room(dst, size_bytes)
     try:
-        _copy_bytes(source, target, progress)
+        copy_range(source, 0, target, 0, size_bytes, lambda start, end: progress.advance(end - start))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(f"{dst.parent}: the disk is full while copying {src.name}") from None
@@ -238,29 +236,3 @@ def _clone(source: int, target: int) -> bool:
             return False
         raise
     return True
-
-
-def _copy_bytes(source: int, target: int, progress: Progress) -> None:
-    """Copy all bytes, in the kernel where it can; the offsets of both descriptors are at 0."""
-    in_kernel: Callable[[int, int, int], int] | None = getattr(os, "copy_file_range", None)
-    while True:
-        try:
-            n_bytes = in_kernel(source, target, COPY_STEP_BYTES) if in_kernel else _step(source, target)
-        except OSError as error:
-            if in_kernel is None or error.errno not in _CANNOT_CLONE:
-                raise
-            n_bytes = 0
-        if n_bytes:
-            progress.advance(n_bytes)
-        elif in_kernel is None:
-            return
-        else:
-            in_kernel = None  # refused, or at the end: a plain read goes on from here, or agrees
-
-
-def _step(source: int, target: int) -> int:
-    data = os.read(source, _BUFFER_BYTES)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(target, view) :]
-    return len(data)

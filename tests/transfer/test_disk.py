@@ -188,8 +188,8 @@ def test_a_kernel_that_stops_half_way_is_finished_by_hand(
 ) -> None:
     steps = [700_000, 0]
 
-    def half(source: int, target: int, _n_bytes: int) -> int:
-        return os.write(target, os.read(source, steps.pop(0)))
+    def half(source: int, target: int, _n_bytes: int, offset: int, at: int) -> int:
+        return os.pwrite(target, os.pread(source, steps.pop(0), offset), at)
 
     monkeypatch.setattr(disk, "_clone", lambda *_: False)
     monkeypatch.setattr(os, "copy_file_range", half, raising=False)
