@@ -7,6 +7,7 @@ credentials stay with the host that they belong to.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 MAX_REDIRECTS = 5
+MAX_READ_S = 0.25
+"""How long bytes that came may wait for more of them, and so be lost with a kill."""
 MAX_WAIT_S = 300.0
 """The longest that a server's Retry-After is obeyed."""
 MAX_DRAIN_BYTES = 64 << 10
@@ -30,7 +33,7 @@ SECRET_HEADERS = frozenset({"authorization", "cookie"})
 PASSING_STATUSES = frozenset({408, 425})  # RFC 9110 15.5.9, RFC 8470 5.2: the same request may work later
 USER_AGENT = f"ggufkit/{__version__}"
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
 
 class StreamError(NetworkError):
@@ -54,16 +57,40 @@ class Stream:
     """The answer, not yet read."""
     offset: int
     """Offset in the file of the next byte that `read` returns."""
+    _failed: StreamError | None = None
+    """How the line dropped."""
 
     def read(self, n_bytes: int) -> bytes:
-        """Return at most `n_bytes`, nothing at the end; raises StreamError when the line drops."""
+        """Return what comes within MAX_READ_S, `n_bytes` at most; nothing at the end.
+
+        Raises StreamError when the line drops, and never loses what came before.
+        """
+        parts: list[bytes] = []
+        until = time.monotonic() + MAX_READ_S
+        while n_bytes and (not parts or time.monotonic() < until):
+            try:
+                data = self._read_some(n_bytes)
+            except StreamError:
+                if parts:
+                    break  # the next read fails the same way
+                raise
+            if not data:
+                break
+            parts.append(data)
+            n_bytes -= len(data)
+            self.offset += len(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_some(self, n_bytes: int) -> bytes:
         from urllib3.exceptions import HTTPError
 
+        if self._failed is not None:
+            raise self._failed
         try:
-            data: bytes = self.response.read(n_bytes, decode_content=False)
+            data: bytes = self.response.read1(n_bytes, decode_content=False)
         except (HTTPError, OSError) as error:
-            raise StreamError(f"the line dropped: {reason_of(error)}") from error
-        self.offset += len(data)
+            self._failed = StreamError(f"the line dropped: {reason_of(error)}")
+            raise self._failed from error
         return data
 
     def close(self) -> None:
@@ -250,6 +277,9 @@ def _checked_stream(response: urllib3.BaseHTTPResponse, url: str, offset: int, s
         if match is None or int(match[1]) != offset:
             raise StreamError(f"{host} sent another range than asked for")
         _check_size(host, match[3], size_bytes)
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and int(length) != int(match[2]) + 1 - offset:
+            raise StreamError(f"{host} sent {int(length):,} bytes for {match[0]}: no part of the file")
         return Stream(response, offset)
     _check_size(host, response.headers.get("Content-Length", "*"), size_bytes)
     stream = Stream(response, 0)

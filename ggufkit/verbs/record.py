@@ -136,6 +136,7 @@ def pull_command(record: Record) -> str | None:
 def remember_last(record: Record) -> None:
     """Note that this set was pulled last. A state folder that can't be written costs only the comfort."""
     with contextlib.suppress(OSError):
+        _last_file().parent.mkdir(parents=True, exist_ok=True)
         write_atomic(_last_file(), json.dumps({"record": str(record.file.absolute())}).encode())
 
 

@@ -31,6 +31,7 @@ def answer(status: str = "200 OK", body: bytes = b"", /, **headers: object) -> b
     given = {name.replace("_", "-"): str(value) for name, value in headers.items()}
     if not {"content-length", "transfer-encoding"} & {name.lower() for name in given}:
         given["Content-Length"] = str(len(body))
+    given.setdefault("Connection", "close")
     lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in given.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 

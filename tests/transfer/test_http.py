@@ -84,6 +84,7 @@ LIES = {
     "no range": (part(), "another range"),
     "an odd range": (part(Content_Range="bytes */10240"), "another range"),
     "several ranges": (part(Content_Type="multipart/byteranges"), "another range"),
+    "another body": (part(b'{"Code": 500}', Content_Range=f"bytes 0-{SIZE - 1}/{SIZE}"), "sent 13 bytes for"),
     "another size, 206": (part(Content_Range=f"bytes 0-{SIZE - 1}/7"), "of 7 bytes"),
     "another size, 200": (answer("200 OK", DATA[:-1]), "of 10,239 bytes, not of 10,240"),
     "nothing": (answer("200 OK"), "of 0 bytes"),
@@ -126,6 +127,29 @@ def test_a_stall_is_told_after_the_read_timeout(monkeypatch: pytest.MonkeyPatch)
         error = failure(raw)
     assert isinstance(error, StreamError) and "timed out" in error.message
     assert time.monotonic() - began < 3
+
+
+def test_what_came_before_a_stall_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_module, "READ_TIMEOUT_S", 0.3)
+    head = answer("200 OK", DATA[:2000], Content_Length=SIZE)
+    with run_raw(head, 0.6) as raw, Http() as http:
+        stream = http.open(raw.url, {}, 0, SIZE, SIZE)
+        assert stream.read(SIZE) == DATA[:2000] and stream.offset == 2000
+        with pytest.raises(StreamError, match="timed out"):
+            stream.read(SIZE)
+        stream.close()
+
+
+def test_a_slow_line_gives_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_module, "MAX_READ_S", 0.1)
+    head = answer("200 OK", DATA[:2000], Content_Length=SIZE)
+    with run_raw(head, 0.3, DATA[2000:4000], 0.3, DATA[4000:]) as raw, Http() as http:
+        stream = http.open(raw.url, {}, 0, SIZE, SIZE)
+        reads = []
+        while stream.offset < SIZE:
+            reads.append(stream.read(SIZE))
+        stream.close()
+    assert b"".join(reads) == DATA and 2 <= len(reads) <= 6
 
 
 def test_a_hub_that_says_nothing_is_told_after_the_read_timeout(monkeypatch: pytest.MonkeyPatch) -> None:

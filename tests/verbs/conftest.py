@@ -1,0 +1,43 @@
+"""A hub with a published set, a folder to work in, and no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.hub import TestHub, run_hub
+from tests.verbs.published import publish
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an empty folder the current one, and return it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, bytes]:
+    """The files that the hub has, by path in the repo."""
+    return publish(tmp_path / "hub")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[TestHub]:
+    """A hub with a CDN, where both kinds of clients look for theirs."""
+    with run_hub(tmp_path / "hub", cdn=True) as running:
+        for name, value in (running.hf_env | running.ms_env).items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let the transfer room sleep not, but note how long it would have."""
+    seconds: list[float] = []
+    monkeypatch.setattr("ggufkit.transfer.sources.time.sleep", seconds.append)
+    return seconds
