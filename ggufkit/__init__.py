@@ -39,7 +39,34 @@ _HOMES = {
     "verify": "verbs.verify",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "FitReport",
+    "GgufkitError",
+    "Header",
+    "Inspection",
+    "LocalModel",
+    "Progress",
+    "__version__",
+    "find_model",
+    "fit",
+    "inspect",
+    "lmstudio_import",
+    "load_headers",
+    "merge",
+    "ollama_import",
+    "open_header",
+    "plan_lmstudio_import",
+    "plan_merge",
+    "plan_ollama_import",
+    "plan_pull",
+    "plan_serve",
+    "plan_split",
+    "pull",
+    "quants",
+    "serve",
+    "split",
+    "verify",
+]
 
 if TYPE_CHECKING:
     from ggufkit.errors import GgufkitError

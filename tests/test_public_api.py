@@ -18,6 +18,10 @@ def test_every_public_name_loads(name: str) -> None:
     assert name in dir(ggufkit)
 
 
+def test_every_name_has_a_home() -> None:
+    assert sorted([*ggufkit._HOMES, "__version__"]) == sorted(ggufkit.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         ggufkit.nonsense
