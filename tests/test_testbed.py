@@ -49,14 +49,17 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "index"
     folder.mkdir()
     information = "toybox-1.0.dist-info"
-    pack(folder / WHEEL, {
-        "toybox/bin/tool": (b"#!/bin/sh\necho here\n", FILE | 0o775),
-        "toybox/lib/libtoy.so.1": (b"library", FILE | 0o644),
-        "toybox/other.txt": (b"not wanted", FILE | 0o644),
-        f"{information}/METADATA": (b"Metadata-Version: 2.1\nName: toybox\nVersion: 1.0\n", FILE | 0o644),
-        f"{information}/WHEEL": (b"Wheel-Version: 1.0\nTag: py3-none-any\n", FILE | 0o644),
-        f"{information}/RECORD": (b"", FILE | 0o644),
-    })
+    pack(
+        folder / WHEEL,
+        {
+            "toybox/bin/tool": (b"#!/bin/sh\necho here\n", FILE | 0o775),
+            "toybox/lib/libtoy.so.1": (b"library", FILE | 0o644),
+            "toybox/other.txt": (b"not wanted", FILE | 0o644),
+            f"{information}/METADATA": (b"Metadata-Version: 2.1\nName: toybox\nVersion: 1.0\n", FILE | 0o644),
+            f"{information}/WHEEL": (b"Wheel-Version: 1.0\nTag: py3-none-any\n", FILE | 0o644),
+            f"{information}/RECORD": (b"", FILE | 0o644),
+        },
+    )
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setattr(testbed, "CACHE", tmp_path / "cache")
@@ -125,9 +128,11 @@ def test_leftovers_of_a_killed_run_are_cleared(index: Path) -> None:
 
 
 def test_two_processes_fetch_an_item_once(index: Path) -> None:
-    script = ("import sys, testbed; from testbed_recipes import *; sha256 = sys.argv[1]\n"
-              "wheel = Wheel('toybox', '1.0', 1000, sha256, 'MIT')\n"
-              "print(testbed._unpacked(Item('toy', 'a toy', (Taken(wheel, ('*/bin/tool',)),))))")
+    script = (
+        "import sys, testbed; from testbed_recipes import *; sha256 = sys.argv[1]\n"
+        "wheel = Wheel('toybox', '1.0', 1000, sha256, 'MIT')\n"
+        "print(testbed._unpacked(Item('toy', 'a toy', (Taken(wheel, ('*/bin/tool',)),))))"
+    )
     environment = os.environ | {"PYTHONPATH": str(SCRIPTS), "GGUFKIT_TESTBED": str(testbed.CACHE)}
     command = [sys.executable, "-c", script, digest(index / WHEEL)]
     pipe = subprocess.PIPE
@@ -139,10 +144,13 @@ def test_two_processes_fetch_an_item_once(index: Path) -> None:
 
 
 def test_links_in_a_wheel_stay_links(tmp_path: Path) -> None:
-    pack(tmp_path / "links.zip", {
-        "lib/libtoy.so.1": (b"library", FILE | 0o755),
-        "lib/libtoy.so": (b"../lib/libtoy.so.1", stat.S_IFLNK | 0o777),
-    })
+    pack(
+        tmp_path / "links.zip",
+        {
+            "lib/libtoy.so.1": (b"library", FILE | 0o755),
+            "lib/libtoy.so": (b"../lib/libtoy.so.1", stat.S_IFLNK | 0o777),
+        },
+    )
     (tmp_path / "flat").mkdir()
     testbed.unpack(tmp_path / "links.zip", ("lib/*",), tmp_path / "flat")
     assert (tmp_path / "flat" / "libtoy.so").readlink() == Path("libtoy.so.1")
@@ -341,10 +349,12 @@ def test_taken_port_is_a_failure_with_the_log(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.runtimes
 @pytest.mark.timeout(FETCHING_S)
 def test_server_is_killed_when_its_python_dies(tmp_path: Path) -> None:
-    script = ("import os, signal, sys, testbed; from pathlib import Path\n"
-              "from tests.support.runtimes import run_ollama\n"
-              "with run_ollama(testbed.ollama('0.9.3'), Path(sys.argv[1])) as server:\n"
-              "    print(server.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)")
+    script = (
+        "import os, signal, sys, testbed; from pathlib import Path\n"
+        "from tests.support.runtimes import run_ollama\n"
+        "with run_ollama(testbed.ollama('0.9.3'), Path(sys.argv[1])) as server:\n"
+        "    print(server.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
     paths = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])
     own = {"PYTHONPATH": paths, "GGUFKIT_TESTBED": str(testbed.CACHE), "TMPDIR": str(tmp_path)}
     environment = os.environ | own  # TMPDIR: what it can't clear away when killed

@@ -92,9 +92,7 @@ class MemoryEstimate:
     """What is odd about the model or the settings."""
 
 
-def estimate_memory(
-    info: ModelInfo, tensors: Sequence[TensorInfo], settings: FitSettings
-) -> MemoryEstimate:
+def estimate_memory(info: ModelInfo, tensors: Sequence[TensorInfo], settings: FitSettings) -> MemoryEstimate:
     """Estimate the memory of a model with these `tensors` (of all shards) under `settings`.
 
     Raises UsageError for settings with which llama.cpp refuses the model.

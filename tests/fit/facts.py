@@ -63,5 +63,3 @@ def _expanded(name: str, shape: list[int], type_name: str, *blocks: Any) -> list
         return [(name, tuple(shape), type_name)]
     numbers = blocks[0] if isinstance(blocks[0], list) else range(*blocks)
     return [(name.replace("*", str(i)), tuple(shape), type_name) for i in numbers]
-
-

@@ -75,8 +75,14 @@ class Service:
         if self._process:
             raise RuntimeFailure(f"{self.argv[0]} is running already")
         log_start = self._log.seek(0, os.SEEK_END)
-        self._process = subprocess.Popen(self.argv, env=self.env, stdin=subprocess.DEVNULL, stdout=self._log,
-                                         stderr=subprocess.STDOUT, start_new_session=True)
+        self._process = subprocess.Popen(
+            self.argv,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         self._watchdog = _watch(self._process.pid)
         process = self._process
         answered = _until(lambda: self._ready(log_start) or _ended(process), START_S)
@@ -129,15 +135,17 @@ class Service:
         process = self._process
         self.stop()
         code = process.returncode if process else None
-        raise RuntimeFailure(f"{self.argv[0]} {what} (exit code {code}); the end of its log:\n"
-                             f"{self.log_text()[-4000:]}")
+        raise RuntimeFailure(
+            f"{self.argv[0]} {what} (exit code {code}); the end of its log:\n{self.log_text()[-4000:]}"
+        )
 
 
 class OllamaServer(Service):
     """A running Ollama."""
 
-    def __init__(self, build: OllamaBuild, home: Path, models: Path | None, env: Mapping[str, str],
-                 scratch: Path) -> None:
+    def __init__(
+        self, build: OllamaBuild, home: Path, models: Path | None, env: Mapping[str, str], scratch: Path
+    ) -> None:
         """Describe the server; `scratch` is where its temporary files go."""
         port = free_port()
         self.build = build
@@ -163,8 +171,15 @@ class OllamaServer(Service):
     def cli(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run the same build's client against this server, its output captured."""
         command = [str(self.build.program), *map(str, arguments)]
-        return subprocess.run(command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=ANSWER_S, check=False)
+        return subprocess.run(
+            command,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+            check=False,
+        )
 
 
 class LlamaServer(Service):
@@ -250,8 +265,13 @@ def _parsed(answer: HTTPResponse | HTTPError) -> Any:
 def _watch(group: int) -> subprocess.Popen[bytes]:
     """Start a shell that kills the process group when its standard input ends, that is when we die."""
     script = 'read -r line; kill -s KILL -- "-$1"'
-    return subprocess.Popen(["/bin/sh", "-c", script, "watchdog", str(group)], stdin=subprocess.PIPE,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        ["/bin/sh", "-c", script, "watchdog", str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
