@@ -86,7 +86,7 @@ WINDOWS: dict[str, Window] = {
 """Architectures with sliding windows. Others may name a window and get none (phi3, qwen2, mistral)."""
 
 NO_CACHE = frozenset(
-    {
+    [
         "bert",
         "clef",
         "dream",
@@ -102,7 +102,7 @@ NO_CACHE = frozenset(
         "nomic-bert-moe",
         "rnd1",
         "wavtokenizer-dec",
-    }
+    ]
 )
 """Embedding and diffusion models: they see the whole text at once and keep nothing."""
 
@@ -121,7 +121,7 @@ INDEXED = frozenset({"deepseek32", "glm-dsa", "minimax-m3"})
 """Sparse attention: a second cache for an indexer, with one head."""
 
 MEASURED = frozenset(
-    {
+    [
         "afmoe",
         "apertus",
         "arcee",
@@ -259,7 +259,7 @@ MEASURED = frozenset(
         "talkie",
         "wavtokenizer-dec",
         "xverse",
-    }
+    ]
 )
 """Architectures for which every number here was held against llama.cpp's own (tests/fit/test_memory.py).
 
