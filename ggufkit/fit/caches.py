@@ -15,6 +15,10 @@ from ggufkit.gguf.model import Attention, ModelInfo, Recurrent
 Certainty = Literal["exact", "approximate", "unknown"]
 
 
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 @dataclass(frozen=True, slots=True)
 class CacheLayer:
     """What one layer keeps of a token."""
@@ -85,25 +89,10 @@ WINDOWS: dict[str, Window] = {
 }
 """Architectures with sliding windows. Others may name a window and get none (phi3, qwen2, mistral)."""
 
-NO_CACHE = frozenset(
-    [
-        "bert",
-        "clef",
-        "dream",
-        "eurobert",
-        "gemma-embedding",
-        "jina-bert-v2",
-        "jina-bert-v3",
-        "llada",
-        "llada-moe",
-        "modern-bert",
-        "neo-bert",
-        "nomic-bert",
-        "nomic-bert-moe",
-        "rnd1",
-        "wavtokenizer-dec",
-    ]
-)
+NO_CACHE = _names("""
+    bert clef dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe modern-bert
+    neo-bert nomic-bert nomic-bert-moe rnd1 wavtokenizer-dec
+""")
 """Embedding and diffusion models: they see the whole text at once and keep nothing."""
 
 RWKV = frozenset({"arwkv7", "rwkv6", "rwkv6qwen2", "rwkv7"})
@@ -120,147 +109,21 @@ FULL_ATTENTION_INTERVAL = 4  # the default of those (qwen3next.cpp, qwen35.cpp)
 INDEXED = frozenset({"deepseek32", "glm-dsa", "minimax-m3"})
 """Sparse attention: a second cache for an indexer, with one head."""
 
-MEASURED = frozenset(
-    [
-        "afmoe",
-        "apertus",
-        "arcee",
-        "arctic",
-        "arwkv7",
-        "baichuan",
-        "bailingmoe",
-        "bailingmoe2",
-        "bailingmoe3",
-        "bert",
-        "bitnet",
-        "bloom",
-        "chameleon",
-        "chatglm",
-        "codeshell",
-        "cogvlm",
-        "cohere2",
-        "cohere2moe",
-        "command-r",
-        "dbrx",
-        "deci",
-        "deepseek",
-        "deepseek2",
-        "deepseek32",
-        "dots1",
-        "dream",
-        "ernie4_5",
-        "ernie4_5-moe",
-        "eurobert",
-        "exaone",
-        "exaone-moe",
-        "exaone4",
-        "falcon",
-        "falcon-h1",
-        "gemma",
-        "gemma-embedding",
-        "gemma2",
-        "gemma3",
-        "gemma3n",
-        "gemma4",
-        "glm-dsa",
-        "glm4",
-        "glm4moe",
-        "gpt-oss",
-        "gpt2",
-        "gptneox",
-        "granite",
-        "granite_swa",
-        "granitehybrid",
-        "granitemoe",
-        "grok",
-        "grovemoe",
-        "hrm_text",
-        "hunyuan-dense",
-        "hunyuan-moe",
-        "hunyuan_vl",
-        "hy_v3",
-        "internlm2",
-        "jais",
-        "jais2",
-        "jamba",
-        "jina-bert-v2",
-        "jina-bert-v3",
-        "kimi-k3",
-        "kimi-linear",
-        "laguna",
-        "lfm2",
-        "lfm2moe",
-        "llada",
-        "llada-moe",
-        "llama",
-        "llama-embed",
-        "llama4",
-        "maincoder",
-        "mamba",
-        "mamba2",
-        "maple",
-        "mellum",
-        "mimo2",
-        "minicpm",
-        "minicpm3",
-        "minimax-m2",
-        "minimax-m3",
-        "mistral3",
-        "mistral4",
-        "modern-bert",
-        "mpt",
-        "muse-glimmer",
-        "nemotron",
-        "nemotron_h",
-        "nemotron_h_moe",
-        "neo-bert",
-        "nomic-bert",
-        "nomic-bert-moe",
-        "olmo",
-        "olmo2",
-        "olmoe",
-        "openelm",
-        "orion",
-        "paddleocr",
-        "pangu-embedded",
-        "phi2",
-        "phi3",
-        "phimoe",
-        "plamo",
-        "plamo2",
-        "plamo3",
-        "pockettts",
-        "qwen",
-        "qwen2",
-        "qwen2moe",
-        "qwen2vl",
-        "qwen3",
-        "qwen35",
-        "qwen35moe",
-        "qwen3moe",
-        "qwen3next",
-        "qwen3tts",
-        "qwen3vl",
-        "qwen3vlmoe",
-        "refact",
-        "rnd1",
-        "rwkv6",
-        "rwkv7",
-        "seed_oss",
-        "smallthinker",
-        "smollm3",
-        "spark2_5",
-        "stablelm",
-        "starcoder",
-        "starcoder2",
-        "step35",
-        "t5",
-        "t5encoder",
-        "talkie",
-        "wavtokenizer-dec",
-        "xverse",
-    ]
-)
+MEASURED = _names("""
+    afmoe apertus arcee arctic arwkv7 baichuan bailingmoe bailingmoe2 bailingmoe3 bert bitnet bloom
+    chameleon chatglm codeshell cogvlm cohere2 cohere2moe command-r dbrx deci deepseek deepseek2
+    deepseek32 dots1 dream ernie4_5 ernie4_5-moe eurobert exaone exaone-moe exaone4 falcon falcon-h1
+    gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 glm-dsa glm4 glm4moe gpt-oss gpt2 gptneox
+    granite granite_swa granitehybrid granitemoe grok grovemoe hrm_text hunyuan-dense hunyuan-moe
+    hunyuan_vl hy_v3 internlm2 jais jais2 jamba jina-bert-v2 jina-bert-v3 kimi-k3 kimi-linear laguna
+    lfm2 lfm2moe llada llada-moe llama llama-embed llama4 maincoder mamba mamba2 maple mellum mimo2
+    minicpm minicpm3 minimax-m2 minimax-m3 mistral3 mistral4 modern-bert mpt muse-glimmer nemotron
+    nemotron_h nemotron_h_moe neo-bert nomic-bert nomic-bert-moe olmo olmo2 olmoe openelm orion
+    paddleocr pangu-embedded phi2 phi3 phimoe plamo plamo2 plamo3 pockettts qwen qwen2 qwen2moe
+    qwen2vl qwen3 qwen35 qwen35moe qwen3moe qwen3next qwen3tts qwen3vl qwen3vlmoe refact rnd1 rwkv6
+    rwkv7 seed_oss smallthinker smollm3 spark2_5 stablelm starcoder starcoder2 step35 t5 t5encoder
+    talkie wavtokenizer-dec xverse
+""")
 """Architectures for which every number here was held against llama.cpp's own (tests/fit/test_memory.py).
 
 Left out are cache kinds that nothing here computes (deepseek4, dots3note, glm5-next, hy_v4, minimax-01,
