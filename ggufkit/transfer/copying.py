@@ -22,13 +22,17 @@ CopyStep = Callable[[int, int, int, int, int], int]
 """(source, offset, target, at, n_bytes) -> bytes copied, 0 at the source's end."""
 
 
+class SourceEnded(IntegrityError):
+    """A source has fewer bytes than it had when it was looked at."""
+
+
 def copy_range(
     source: int, offset: int, target: int, at: int, n_bytes: int, wrote: Callable[[int, int], None]
 ) -> None:
     """Copy `n_bytes` at `offset` of the open file `source` to `at` of the open file `target`.
 
-    `wrote(start, end)` is called for each stretch of the target. Raises IntegrityError when the
-    source ends early (it was cut while we read it).
+    `wrote(start, end)` is called for each stretch of the target. Raises SourceEnded when the source ends
+    early (it was cut while we read it).
     """
     step: CopyStep = _in_kernel if hasattr(os, "copy_file_range") else _through_process
     done = 0
@@ -44,7 +48,7 @@ def copy_range(
             if step is _in_kernel:  # some file systems answer 0 for what they can't do
                 step = _through_process
                 continue
-            raise IntegrityError(f"a source ended {n_bytes - done:,} bytes early: was it changed meanwhile?")
+            raise SourceEnded(f"ended {n_bytes - done:,} bytes early: was it changed meanwhile?")
         wrote(at + done, at + done + n)
         done += n
 

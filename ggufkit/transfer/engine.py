@@ -181,7 +181,7 @@ def _write(job: Job, fd: int, journal: Journal, progress: Progress) -> dict[str,
         digests = prover.finish()
         if job.identity != identity:
             raise IntegrityError(f"{job.target.name}: a source was changed while it was read")
-        journal.sync(fd)
+        journal.flush(fd)
     except IntegrityError:
         journal.forget()
         job.part.unlink(missing_ok=True)  # nothing of it is believed, and it may be large

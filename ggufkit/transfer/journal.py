@@ -90,10 +90,17 @@ class Journal:
             self.save()
 
     def sync(self, fd: int) -> None:
-        """Make what was written durable, then note it as such.
+        """Make what was written durable, then note it as such."""
+        self.flush(fd)
+        self._since_save = self._since_sync = 0
+        self._synced = list(self.ranges)
+        self._durable.save(self.ranges, sync=True)
 
-        After a failed sync only what was synced before is believed: the kernel marks pages that it
-        could not write as clean and may drop them (fsync(2), NOTES).
+    def flush(self, fd: int) -> None:
+        """Make what was written durable.
+
+        If that fails only what was synced before is believed: the kernel marks pages that it could
+        not write as clean and may drop them (fsync(2), NOTES).
         """
         try:
             os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
@@ -101,9 +108,6 @@ class Journal:
             self.ranges = list(self._synced)
             self._written.remove()
             raise
-        self._since_save = self._since_sync = 0
-        self._synced = list(self.ranges)
-        self._durable.save(self.ranges, sync=True)
 
     def forget(self) -> None:
         """Remove the notes, and what killed runs left of theirs: the target is complete, or begun anew."""

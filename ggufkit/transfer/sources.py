@@ -17,7 +17,7 @@ from ggufkit.gguf.reader import MAX_HEADER_BYTES, MoreNeeded, read_header
 from ggufkit.hubs.endpoints import TOKEN_VARIABLES, page_url
 from ggufkit.hubs.hub import Hub, RemoteFile
 from ggufkit.progress import SILENT, Progress
-from ggufkit.transfer.copying import copy_range, write_all
+from ggufkit.transfer.copying import SourceEnded, copy_range, write_all
 from ggufkit.transfer.http import Http, Stream, StreamError
 
 READ_BYTES = 1 << 20
@@ -81,8 +81,8 @@ class LocalSource:
         with self.path.open("rb", buffering=0) as file:
             try:
                 copy_range(file.fileno(), offset, fd, at, n_bytes, wrote)
-            except IntegrityError as error:
-                raise IntegrityError(f"{self.path}: {error.message}") from error
+            except SourceEnded as error:
+                raise IntegrityError(f"{self.path} {error.message}") from error
 
 
 @dataclass(frozen=True, slots=True)

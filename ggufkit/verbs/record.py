@@ -129,7 +129,7 @@ def pull_command(record: Record) -> str | None:
     if record.manifest.quant is not None:
         words += ["--quant", record.manifest.quant]
     if record.root.absolute() != Path(source.repo_id.rpartition("/")[2]).absolute():
-        words += ["--local-dir", str(record.root)]
+        words += ["--local-dir", str(_shown(record.root.absolute()))]
     return shlex.join(words)
 
 

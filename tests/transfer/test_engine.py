@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -353,9 +353,24 @@ def test_a_source_that_shrinks_is_named(
     shard.write_bytes(CONTENT)
     job = job_of(tmp_path, LocalSource(shard, len(CONTENT)), expected=None)
     os.truncate(shard, 1000)
-    with pytest.raises(IntegrityError, match=r"shard: a source ended 999,003 bytes early"):
+    with pytest.raises(IntegrityError, match=r"shard ended 999,003 bytes early"):
         write(job)
     assert names(tmp_path) == ["shard"]
+
+
+def test_a_wrong_digest_that_is_found_while_copying_is_told_as_such(tmp_path: Path) -> None:
+    shard = tmp_path / "shard"
+    shard.write_bytes(CONTENT)
+    job = job_of(tmp_path, LocalSource(shard, len(CONTENT)), expected=None)
+    begin = Proof("begin", ((0, 10),), sha256(b"something else"))
+    layout = Layout(tuple(Span(0, at, 1000) for at in range(0, 900_000, 1000)))
+
+    class Slow(Heard):
+        def advance(self, n_bytes: int) -> None:
+            time.sleep(0.01)
+
+    with pytest.raises(DigestMismatch, match="begin"):
+        write(replace(job, layout=layout, proofs=(begin,)), Slow())
 
 
 def test_without_a_digest_a_hub_file_is_known_by_its_repo_and_revision(tmp_path: Path) -> None:
