@@ -156,20 +156,21 @@ def _active(tensors: Iterable[TensorInfo], info: ModelInfo) -> int | None:
     """
     if info.experts is None or info.experts.n_used is None:
         return None
-    used, total = info.experts.n_used, info.experts.n_experts
-    active = 0
-    for tensor in _main(tensors, info):
-        n = tensor.n_elements
-        if role_of(tensor.name) == "experts":
-            # One tensor holds all experts of a layer, as its last dimension; old files have one for each.
-            n_held = tensor.shape[-1] if "exps" in tensor.name and len(tensor.shape) > 1 else total
-            n = n * min(used, n_held) // n_held
-        active += n
-    return active
+    return sum(used_part(t, t.n_elements, info) for t in main_tensors(tensors, info))
 
 
-def _main(tensors: Iterable[TensorInfo], info: ModelInfo) -> Iterator[TensorInfo]:
-    """Yield the tensors outside the last blocks, which predict further tokens (MTP)."""
+def used_part(tensor: TensorInfo, amount: int, info: ModelInfo) -> int:
+    """Return how much of a tensor's `amount` (elements or bytes) a token uses: all, but of experts some."""
+    if info.experts is None or info.experts.n_used is None or role_of(tensor.name) != "experts":
+        return amount
+    # One tensor holds all experts of a layer, as its last dimension; old files have one for each.
+    stacked = "exps" in tensor.name and len(tensor.shape) > 1
+    n_held = tensor.shape[-1] if stacked else info.experts.n_experts
+    return amount * min(info.experts.n_used, n_held) // n_held
+
+
+def main_tensors(tensors: Iterable[TensorInfo], info: ModelInfo) -> Iterator[TensorInfo]:
+    """Yield the tensors outside the last blocks (`n_nextn_layers`), which predict further tokens (MTP)."""
     end = (info.n_layers or 0) - (info.n_nextn_layers or 0)
     for tensor in tensors:
         match = _BLOCK.match(tensor.name)
