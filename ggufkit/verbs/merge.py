@@ -14,7 +14,7 @@ from ggufkit.hubs.manifest import Manifest, ManifestFile
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
-from ggufkit.transfer.journal import Range
+from ggufkit.transfer.journal import Journal, Range
 from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
 from ggufkit.transfer.sources import LocalSource
 from ggufkit.verbs.locate import LocalModel
@@ -116,7 +116,9 @@ def merge(plan: MergePlan, progress: Progress = SILENT) -> MergeReport:
     if plan.job is None:
         return _report(plan, digests().get(plan.output), True, began)
     if plan.exists and not plan.force:
-        return _report(plan, _existing_digest(plan, plan.job, progress), True, began)
+        sha256 = _existing_digest(plan, plan.job, progress)
+        Journal(plan.job.journal, "").forget()  # a run killed after the rename leaves its notes
+        return _report(plan, sha256, True, began)
     _check_room(plan, plan.job)
     progress.start(f"merging {plan.output.name}", plan.n_bytes, resumable_bytes(plan.job))
     try:

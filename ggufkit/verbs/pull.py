@@ -16,6 +16,7 @@ from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
 from ggufkit.transfer.http import Http
+from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import Proof
 from ggufkit.transfer.sources import HubSource
 from ggufkit.verbs.listing import Repo, open_repo
@@ -128,6 +129,9 @@ def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
     began = time.monotonic()
     _check_room(plan)
     remember_last(_record(plan))
+    for file in plan.files:
+        if file.state == "kept":  # a run killed after the last rename leaves its notes
+            Journal(journal_path(plan.root, file.target), "").forget()
     if any(f.state != "kept" for f in plan.files):
         done = plan.total_bytes - plan.needed_bytes
         progress.start(f"pulling {plan.quant.stem}", plan.total_bytes, done)
