@@ -71,7 +71,7 @@ def journal_path(root: Path, target: Path) -> Path:
     absolute = target.absolute()
     home = root.absolute()
     relative = absolute.relative_to(home) if absolute.is_relative_to(home) else absolute
-    digest = hashlib.sha256(relative.as_posix().encode("utf-8", "surrogateescape")).hexdigest()
+    digest = hashlib.sha256(relative.as_posix().encode("utf-8", "surrogatepass")).hexdigest()
     return root / RECORD_FOLDER / "journal" / f"{target.name[:40]}-{digest[:16]}"
 
 
@@ -101,7 +101,7 @@ def records_in(root: Path) -> Iterator[Record]:
 def _read(root: Path, file: Path) -> Record | None:
     try:
         return Record(root, file, from_json(file.read_text("utf-8"), str(file)))
-    except (OSError, UnicodeDecodeError, FormatError):
+    except (OSError, ValueError, FormatError):
         return None  # not ours, of a later version, or broken: as if it were not there
 
 

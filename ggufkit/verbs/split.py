@@ -12,6 +12,7 @@ from ggufkit.gguf.shards import ShardName
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
+from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import Proof
 from ggufkit.transfer.sources import LocalSource
 from ggufkit.verbs.locate import LocalModel
@@ -134,6 +135,7 @@ def _is_there(plan: SplitPlan, job: Job, progress: Progress) -> bool:
     if job.target not in plan.existing:
         return False
     if is_same_content(job.target, job.layout, job.sources, progress):
+        Journal(job.journal, "").forget()  # a run killed after the rename leaves its notes
         return True
     if plan.force:
         return False

@@ -26,6 +26,7 @@ from ggufkit.errors import (
 from ggufkit.gguf.types import ValueType
 from ggufkit.hubs.manifest import Manifest, ManifestFile, ManifestSource
 from ggufkit.transfer import copying
+from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import DigestMismatch
 from ggufkit.verbs import merge as merge_module
 from ggufkit.verbs.locate import find_model
@@ -528,3 +529,12 @@ def test_two_merges_at_once_end_right(work: Path, zygote: Zygote) -> None:
     assert everything(work) == {"m", "m.gguf", "whole", "whole/m.gguf", *(
         f"m/{p.name}" for p in (work / "m").iterdir()
     )}  # fmt: skip
+
+
+def test_notes_of_a_run_killed_after_its_rename_are_taken_away(shards: list[Path], work: Path) -> None:
+    merged(work / STEM)
+    before = everything(work)
+    job = planned(work / STEM).job
+    assert job is not None
+    Journal(job.journal, job.identity).save()
+    assert merged(work / STEM).already and everything(work) == before

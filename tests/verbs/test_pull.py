@@ -26,9 +26,10 @@ from ggufkit.errors import (
 from ggufkit.hubs.quants import QuantError
 from ggufkit.transfer import http as http_module
 from ggufkit.transfer import journal as journal_module
+from ggufkit.transfer.journal import Journal
 from ggufkit.verbs import pull as pull_module
 from ggufkit.verbs.pull import PullReport, plan_pull, pull
-from ggufkit.verbs.record import last_pulled, records_in
+from ggufkit.verbs.record import journal_path, last_pulled, records_in
 from tests.support.faults import Fault
 from tests.support.hub import FOLDER, REPO_ID, TestHub, run_hub
 from tests.verbs.published import NAME, QUANT, everything, publish, sha256, tree
@@ -584,3 +585,15 @@ def test_two_repos_in_one_folder(tmp_path: Path, work: Path, monkeypatch: pytest
             pull(plan_pull(f"hf:{repo}", local_dir=work / "both"))
     assert pulled(work / "both") == first | second
     assert {r.manifest.name for r in records_in(work / "both")} == {"m-Q4_K_M", "n-Q8_0"}
+
+
+def test_notes_of_a_run_killed_after_its_last_rename_are_taken_away(
+    hub: TestHub, files: dict[str, bytes], work: Path
+) -> None:
+    get()
+    before = everything(work)
+    for path in files:
+        Journal(journal_path(Path(NAME), Path(NAME, path)), "anything").save()
+    assert everything(work) != before
+    get()
+    assert everything(work) == before

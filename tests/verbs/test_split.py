@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ggufkit.errors import FormatError, GgufkitError, NoSpaceError, TargetExistsError, UsageError
+from ggufkit.transfer.journal import Journal
 from ggufkit.verbs import split as split_module
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.merge import merge, plan_merge
@@ -205,3 +206,11 @@ def test_an_interrupted_split_goes_on(whole: Path, work: Path) -> None:
     report = done(whole, max_tensors=12)
     assert [sha256(s.path) for s in report.shards] == CUTS["--split-max-tensors 12"][1]
     assert not [p for p in everything(work) if p.endswith(".part") or "journal" in p]
+
+
+def test_notes_of_a_run_killed_after_its_last_rename_are_taken_away(whole: Path, work: Path) -> None:
+    done(whole, max_tensors=12)
+    for job in planned(whole, max_tensors=12).jobs:
+        Journal(job.journal, job.identity).save()
+    assert done(whole, max_tensors=12).already
+    assert not (work / STEM / ".ggufkit").exists()
