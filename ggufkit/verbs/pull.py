@@ -181,10 +181,17 @@ def _fetch_all(plan: PullPlan, progress: Progress) -> None:
         for pulled, file in zip(plan.files, plan.quant.files, strict=True):
             if pulled.state == "kept":
                 continue
-            if file.sha256 is not None and digests().get(pulled.target) == file.sha256:
-                progress.advance(pulled.size_bytes - pulled.resumed_bytes)  # another pull was first
+            if _came_meanwhile(pulled):
+                progress.advance(pulled.size_bytes - pulled.resumed_bytes)
                 continue
             _fetch(_job(plan.repo, plan.root, pulled.target, file, http, progress), progress)
+
+
+def _came_meanwhile(file: PulledFile) -> bool:
+    """Say whether another pull of the same set was faster with this file."""
+    if file.sha256 is None or not file.target.is_file() or file.target.stat().st_size != file.size_bytes:
+        return False
+    return digests().digest(file.target) == file.sha256
 
 
 def _fetch(job: Job, progress: Progress) -> None:
