@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import signal
@@ -15,7 +16,7 @@ import click
 from ggufkit import __version__
 from ggufkit.cli.config import default_map
 from ggufkit.cli.render import print_error
-from ggufkit.errors import GgufkitError, NetworkError, NoSpaceError
+from ggufkit.errors import GgufkitError, NetworkError, NoSpaceError, printable
 
 ISSUES_URL = "https://github.com/ggufkit/ggufkit/issues"
 
@@ -60,6 +61,16 @@ class CommandGroup(click.Group):
         command = module.command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command when there is none of that name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            mean = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"There is no command {printable(args[0])}.{mean}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table."""
