@@ -1,18 +1,27 @@
-"""How much memory this machine has for a process: the system's word, and the limits of its control groups.
+"""What the system says of this machine: memory and its limits, CPUs, modules, GPUs, disks.
 
-The only module of this room that opens files. Sources: proc(5) meminfo; the kernel's cgroup-v2.rst
-(`memory.max`) and cgroup-v1/memory.rst (`memory.limit_in_bytes`); sysconf(3); Win32 GlobalMemoryStatusEx.
+The only module of this room that opens files. Sources: proc(5) meminfo, cpuinfo, mounts; the kernel's
+cgroup-v2.rst (`memory.max`), cgroup-v1/memory.rst (`memory.limit_in_bytes`), ABI/stable/sysfs-devices-node,
+ABI/testing/sysfs-devices-system-cpu (caches), ABI/testing/sysfs-devices-edac, ABI/testing/sysfs-block,
+amdgpu's `mem_info_vram_total`; sysconf(3); Win32 GlobalMemoryStatusEx.
 """
 
 from __future__ import annotations
 
 import os
+import platform
+import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ggufkit.errors import ToolError
+from ggufkit.errors import FormatError, ToolError
+from ggufkit.fit.channels import Told
+from ggufkit.fit.cpus import Cpu, parse_cpuinfo
+from ggufkit.fit.gpus import Gpu
+from ggufkit.fit.smbios import Module, parse_smbios, parse_udev
 
 Source = Literal["given", "system", "control group"]
 
@@ -115,3 +124,148 @@ def _limits_above(top: Path, path: str, name: str) -> Iterator[int]:
             continue
         if text.isdigit() and int(text) > 0:
             yield int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A file system with room for models."""
+
+    mount: Path
+    """Where it is."""
+    device: str
+    """What it is on; empty when nobody says."""
+    total_bytes: int
+    """Its size."""
+    free_bytes: int
+    """What of it is free for this user."""
+    rotating: bool | None
+    """Whether the disk turns, and so is slow; None when nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModulesFound:
+    """The memory modules, as far as anybody tells."""
+
+    modules: tuple[Module, ...]
+    """The slots; none when nobody tells."""
+    source: Told | None
+    """Who told."""
+    problem: str | None
+    """Why the firmware's own table was not read."""
+
+
+def read_cpu(root: Path = Path("/")) -> Cpu:
+    """Ask Linux for the CPUs below `root`; elsewhere what Python knows."""
+    text = _text(root / "proc/cpuinfo")
+    nodes = len(list((root / "sys/devices/system/node").glob("node[0-9]*")))
+    cpu = parse_cpuinfo(text or "", l3_bytes=_l3_bytes(root), n_numa_nodes=nodes or None)
+    if text:
+        return cpu
+    n_threads = os.cpu_count() or 1
+    return Cpu(platform.processor() or platform.machine(), 1, n_threads, n_threads, (), None, None, False)
+
+
+def _l3_bytes(root: Path) -> int | None:
+    """Add up the L3 caches: each is listed by all the CPUs that share it."""
+    caches: dict[str, int] = {}
+    for folder in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cache/index*"):
+        size = _text(folder / "size") or ""
+        if _text(folder / "level") == "3" and size.endswith("K") and size[:-1].isdigit():
+            caches[_text(folder / "shared_cpu_list") or str(folder)] = int(size[:-1]) * 1024
+    return sum(caches.values()) or None
+
+
+def read_modules(root: Path = Path("/")) -> ModulesFound:
+    """Ask who knows the memory modules: the firmware's table, udev's copy of it, EDAC's error counters."""
+    problem = None
+    try:
+        table = (root / "sys/firmware/dmi/tables/DMI").read_bytes()
+        modules = parse_smbios(table)
+        if modules:
+            return ModulesFound(modules, "SMBIOS", None)
+        problem = "the firmware's table (SMBIOS) names no memory"
+    except PermissionError:
+        problem = "only root may read the firmware's table (SMBIOS)"
+    except OSError:
+        problem = "this system shows no table of the firmware (SMBIOS)"
+    except FormatError as error:
+        problem = error.message
+    modules = parse_udev(_text(root / "run/udev/data/+dmi:id") or "")
+    if modules:
+        return ModulesFound(modules, "udev", problem)
+    modules = tuple(_edac_modules(root / "sys/devices/system/edac/mc"))
+    return ModulesFound(modules, "EDAC" if modules else None, problem)
+
+
+def _edac_modules(top: Path) -> Iterator[Module]:
+    """Read the modules that the driver for memory errors watches: boards with error correction only."""
+    for folder in sorted([*top.glob("mc[0-9]*/dimm[0-9]*"), *top.glob("mc[0-9]*/rank[0-9]*")]):
+        size, place = _text(folder / "size") or "", _text(folder / "dimm_location") or ""
+        channel = re.search(r"channel (\d+)", place)
+        if not size.isdigit():
+            continue
+        bank = f"NODE {folder.parent.name[2:]} CHANNEL {channel[1]}" if channel else ""
+        kind = re.search(r"(LP)?DDR\d", _text(folder / "dimm_mem_type") or "")
+        label = _text(folder / "dimm_label") or folder.name
+        yield Module(int(size) << 20, label, bank, kind[0] if kind else None, None, None, None, "")
+
+
+def read_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
+    """Return AMD's GPUs as the kernel's driver shows them: for machines without AMD's library."""
+    found = []
+    for folder in sorted((root / "sys/class/drm").glob("card[0-9]*/device")):
+        total, used = (_text(folder / f"mem_info_vram_{what}") or "" for what in ("total", "used"))
+        if total.isdigit():
+            name = _text(folder / "product_name") or f"AMD GPU {_text(folder / 'device') or ''}".strip()
+            free = int(total) - int(used) if used.isdigit() else None
+            found.append(Gpu(name, int(total), free, "amdgpu"))
+    return tuple(found)
+
+
+def read_disks(folder: Path, root: Path = Path("/")) -> tuple[Disk, ...]:
+    """Return the disks, that of `folder` first: each once, without the read-only ones of packages."""
+    disks = [Disk(folder, "", *_room(folder), None)]
+    seen = {folder.stat().st_dev}
+    for line in (_text(root / "proc/mounts") or "").splitlines():
+        device, _, rest = line.partition(" ")
+        mount = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), rest.split(" ")[0]))
+        if not device.startswith("/dev/") or device.startswith("/dev/loop"):
+            continue
+        try:
+            number, room = mount.stat().st_dev, _room(mount)
+        except OSError:
+            continue
+        rotating = _rotates(root, number)
+        if number == disks[0].mount.stat().st_dev:
+            disks[0] = Disk(folder, disks[0].device or device, *room, rotating)
+        elif number not in seen:
+            seen.add(number)
+            disks.append(Disk(mount, device, *room, rotating))
+    return tuple(disks)
+
+
+def _room(folder: Path) -> tuple[int, int]:
+    usage = shutil.disk_usage(folder)
+    return usage.total, usage.free
+
+
+def _rotates(root: Path, number: int) -> bool | None:
+    """Ask the disk, or the disk that a partition is on; device mappers answer for theirs."""
+    if not hasattr(os, "major"):
+        return None
+    block = (root / f"sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    if block.name.startswith("vd"):  # virtio says that it turns, whatever the host has
+        return None
+    for folder in (block, block.parent):
+        answer = _text(folder / "queue/rotational")
+        if answer in ("0", "1"):
+            return answer == "1"
+    return None
+
+
+def _text(path: Path) -> str | None:
+    """Return a small file's text without the white space around it; None when it can't be read."""
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return None
