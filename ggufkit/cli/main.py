@@ -28,6 +28,7 @@ COMMANDS = {
     "split": "Cut a file into shards.",
     "inspect": "Show what is in a GGUF.",
     "fit": "Say whether a model fits this machine.",
+    "machine": "Show what this machine has for models.",
     "ollama-import": "Make an Ollama model without a second copy.",
     "lmstudio-import": "Put a model where LM Studio looks.",
     "serve": "Be a hub for the machines on your LAN.",
