@@ -224,6 +224,9 @@ def _rename_open(job: Job, fd: int) -> bool:
         job.part.replace(job.target)
     except PermissionError:
         return False
+    except FileNotFoundError:
+        if not is_at(fd, job.target):  # else: such a writer was first just now
+            raise
     return True
 
 

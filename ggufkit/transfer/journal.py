@@ -112,8 +112,9 @@ class Journal:
     def forget(self) -> None:
         """Remove the notes, and what killed runs left of theirs: the target is complete, or begun anew."""
         self.ranges, self._synced = [], []
-        for file in self.path.parent.glob(glob.escape(self.path.name) + ".*"):
-            file.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process forgot them, folder and all
+            for file in self.path.parent.glob(glob.escape(self.path.name) + ".*"):
+                file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # leave no empty folders behind
             self.path.parent.rmdir()
             self.path.parent.parent.rmdir()
