@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -37,6 +38,7 @@ class Bar:
         from tqdm import tqdm
 
         self.finish()
+        columns = _columns()
         self._bar = tqdm(
             total=total_bytes,
             initial=done_bytes,
@@ -45,7 +47,9 @@ class Bar:
             unit_scale=True,
             unit_divisor=1024,
             file=sys.stderr,
-            dynamic_ncols=True,
+            dynamic_ncols=columns is None,
+            ncols=columns,
+            nrows=None if columns is None else 24,
             leave=False,
             mininterval=0.1,
         )
@@ -69,6 +73,14 @@ class Bar:
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None
+
+
+def _columns() -> int | None:
+    """Return None when the terminal knows its own width, else one that every terminal has."""
+    with contextlib.suppress(OSError):
+        if os.get_terminal_size(sys.stderr.fileno()).columns:
+            return None
+    return 80
 
 
 class Lines:

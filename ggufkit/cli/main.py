@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from ggufkit import __version__
-from ggufkit.cli.config import default_map
+from ggufkit.cli.config import by_parameter, name_variables, read_config
 from ggufkit.cli.render import print_error
 from ggufkit.errors import GgufkitError, NetworkError, NoSpaceError, printable
 
@@ -35,6 +35,7 @@ COMMANDS = {
 }
 """Every command with the first line of its help: listing them imports none."""
 
+HELP_FLAGS = ["-h", "--help"]
 EPILOG = """\b
 Exit codes:
   0 done, fits, verified      6 bytes are not what was published
@@ -61,6 +62,8 @@ class CommandGroup(click.Group):
         module = importlib.import_module(f"ggufkit.cli.{cmd_name.replace('-', '_')}")
         command = module.command
         assert isinstance(command, click.Command)
+        name_variables(command)
+        command.context_settings.setdefault("help_option_names", HELP_FLAGS)
         return command
 
     def resolve_command(
@@ -79,10 +82,17 @@ class CommandGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+class Door:
+    """What a run decides on its way in, and needs when it ends with an error."""
+
+    def __init__(self) -> None:
+        self.color = _color("auto")
+
+
 @click.group(
     cls=CommandGroup,
     epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "GGUFKIT"},
+    context_settings={"help_option_names": HELP_FLAGS, "auto_envvar_prefix": "GGUFKIT"},
 )
 @click.option(
     "--color",
@@ -105,8 +115,17 @@ def cli(ctx: click.Context, color: str) -> None:
 
     MODEL may be left out: then it is the model in the current folder, or the one pulled last.
     """
-    ctx.color = _color(color)
-    ctx.default_map = default_map(COMMANDS)
+    ctx.color = ctx.find_object(Door).color = _color(color)  # type: ignore[union-attr]  # run() made it
+    ctx.default_map = _default_map(ctx)
+
+
+def _default_map(ctx: click.Context) -> dict[str, dict[str, Any]]:
+    """Return the config file's table for the command that is run."""
+    name, tables = ctx.invoked_subcommand, read_config(COMMANDS)
+    command = cli.get_command(ctx, name) if name in tables else None
+    if name is None or command is None:
+        return {}
+    return {name: by_parameter(command, tables[name])}
 
 
 def _color(choice: str) -> bool | None:
@@ -129,33 +148,34 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run the command line with `arguments` and return the exit code."""
+    door = Door()
     try:
-        result = cli.main(arguments, prog_name="ggufkit", standalone_mode=False)
+        result = cli.main(arguments, prog_name="ggufkit", standalone_mode=False, obj=door)
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        print_error("interrupted", hint="the same command goes on from here")
+        print_error("interrupted", hint="the same command goes on from here", color=door.color)
         return 130
     except GgufkitError as error:
-        return _report(error)
+        return _report(error, door)
     except BrokenPipeError:
         return _quiet_pipe()
     except OSError as error:
-        return _report(_from_os_error(error))
+        return _report(_from_os_error(error), door)
     except Exception as error:  # noqa: BLE001 - the door: what nobody expected is said as such
-        return _report_bug(error)
+        return _report_bug(error, door)
 
 
-def _report(error: GgufkitError) -> int:
+def _report(error: GgufkitError, door: Door) -> int:
     if os.environ.get("GGUFKIT_DEBUG"):
         traceback.print_exception(error)
-    print_error(error.message, hint=error.hint)
+    print_error(error.message, hint=error.hint, color=door.color)
     return error.exit_code
 
 
-def _report_bug(error: Exception) -> int:
+def _report_bug(error: Exception, door: Door) -> int:
     if os.environ.get("GGUFKIT_DEBUG"):
         traceback.print_exception(error)
     python = ".".join(map(str, sys.version_info[:3]))
@@ -163,6 +183,7 @@ def _report_bug(error: Exception) -> int:
         f"unexpected {type(error).__name__}: {error}",
         hint=f"set GGUFKIT_DEBUG=1 to see where, and tell us: {ISSUES_URL} "
         f"(ggufkit {__version__}, Python {python}, {sys.platform})",
+        color=door.color,
     )
     return 1
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
-from ggufkit.cli.config import check_keys
 from ggufkit.cli.render import Out
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE | re.ASCII)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -54,9 +53,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--json", is_flag=True, help="Print one JSON document.")
     @click.option("-q", "--quiet", is_flag=True, help="Print only what a script wants.")
     @click.option("-v", "--verbose", is_flag=True, help="Tell more on stderr.")
-    @click.pass_context
-    def wrapped(ctx: click.Context, /, json: bool, quiet: bool, verbose: bool, **arguments: Any) -> Any:
-        check_keys(ctx)
+    def wrapped(json: bool, quiet: bool, verbose: bool, **arguments: Any) -> Any:
         return command(out=Out(as_json=json, quiet=quiet, verbose=verbose), **arguments)
 
     return functools.update_wrapper(wrapped, command)

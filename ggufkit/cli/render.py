@@ -71,11 +71,14 @@ class Out:
         return terminal_progress()
 
 
-def print_error(message: str, *, hint: str | None = None) -> None:
-    """Print an error and its hint on stderr, with names from files and hubs made harmless."""
-    click.echo(click.style("error: ", fg="red") + printable_lines(message), err=True)
+def print_error(message: str, *, hint: str | None = None, color: bool | None = None) -> None:
+    """Print an error and its hint on stderr, with names from files and hubs made harmless.
+
+    `color` None lets the stream decide.
+    """
+    click.echo(click.style("error: ", fg="red") + printable_lines(message), err=True, color=color)
     if hint:
-        click.echo(click.style("hint: ", dim=True) + printable_lines(hint), err=True)
+        click.echo(click.style("hint: ", dim=True) + printable_lines(hint), err=True, color=color)
 
 
 def printable_lines(text: str) -> str:

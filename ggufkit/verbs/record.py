@@ -111,7 +111,7 @@ def find_record(path: Path) -> Record | None:
     for root in path.parents[:LEVELS_UP]:
         if not (root / RECORD_FOLDER).is_dir():
             continue
-        for record in records_in(root):
+        for record in records_in(_shown(root)):
             if path in (p.absolute() for p in record.paths()):
                 return record
     return None

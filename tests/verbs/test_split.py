@@ -83,7 +83,7 @@ def test_what_llama_gguf_split_merged_is_cut_into_the_same_shards(whole: Path, w
 
 @settings(max_examples=8, deadline=None)
 @given(
-    n_tensors=st.integers(1, 25),
+    n_tensors=st.integers(4, 25),
     alignment=st.sampled_from([None, 8, 64, 4096]),
     no_tensor_first=st.booleans(),
     seed=st.integers(0, 99),
