@@ -12,15 +12,19 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Literal
 
 from ggufkit.errors import FormatError, ToolError
 from ggufkit.fit.channels import Told
 from ggufkit.fit.cpus import Cpu, parse_cpuinfo
 from ggufkit.fit.gpus import Gpu
+from ggufkit.fit.machines import MachineProfile, parse_profiles
 from ggufkit.fit.smbios import Module, parse_smbios, parse_udev
 
 Source = Literal["given", "system", "control group"]
@@ -261,6 +265,13 @@ def _rotates(root: Path, number: int) -> bool | None:
         if answer in ("0", "1"):
             return answer == "1"
     return None
+
+
+@cache
+def machine_profiles() -> Mapping[str, MachineProfile]:
+    """Return the machines of `machines.toml` by name, in its order."""
+    text = resources.files("ggufkit.fit").joinpath("machines.toml").read_text("utf-8")
+    return MappingProxyType(parse_profiles(text))
 
 
 def _text(path: Path) -> str | None:
