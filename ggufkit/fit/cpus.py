@@ -109,6 +109,26 @@ class Cpu:
     """Whether this is a virtual machine, whose firmware makes its memory modules up."""
 
 
+def speed_family(cpu: Cpu) -> str:
+    """Return the family of `ggufkit.fit.speed` that generating on these CPUs belongs to."""
+    controller = memory_controller(cpu.name)
+    if cpu.name.startswith("Apple"):
+        return "apple"
+    if cpu.n_sockets > 1:
+        return "cpu_2s_numa"
+    if controller is None:
+        return "cpu"
+    if re.search("EPYC|Threadripper", cpu.name, re.IGNORECASE) and controller.n_channels > DESKTOP_CHANNELS:
+        return "cpu_epyc_1s"
+    if controller.n_channels > DESKTOP_CHANNELS and "Xeon" in cpu.name:
+        return "cpu_xeon_ddr5" if controller.memory_type == "DDR5" else "cpu_xeon"
+    if controller.n_channels == 1:
+        return "cpu_sbc"
+    return "cpu_desktop_ddr5" if controller.memory_type.endswith("DDR5") else "cpu_desktop_ddr4"
+
+
+DESKTOP_CHANNELS = 2  # more are a server's or a workstation's
+
 # ggml/src/ggml-cpu/CMakeLists.txt: the variants that llama.cpp chooses among, as /proc/cpuinfo spells them.
 _FLAGS = {
     "sse4_2": "SSE4.2",

@@ -9,23 +9,22 @@ amdgpu's `mem_info_vram_total`; sysconf(3); Win32 GlobalMemoryStatusEx.
 from __future__ import annotations
 
 import os
-import platform
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ggufkit.errors import FormatError, ToolError
-from ggufkit.fit.channels import Told
-from ggufkit.fit.cpus import Cpu, parse_cpuinfo
-from ggufkit.fit.gpus import Gpu
-from ggufkit.fit.machines import MachineProfile, parse_profiles
-from ggufkit.fit.smbios import Module, parse_smbios, parse_udev
+
+if TYPE_CHECKING:
+    from ggufkit.fit.channels import Told
+    from ggufkit.fit.cpus import Cpu
+    from ggufkit.fit.gpus import Gpu
+    from ggufkit.fit.machines import MachineProfile
+    from ggufkit.fit.smbios import Module
 
 Source = Literal["given", "system", "control group"]
 
@@ -160,6 +159,10 @@ class ModulesFound:
 
 def read_cpu(root: Path = Path("/")) -> Cpu:
     """Ask Linux for the CPUs below `root`; elsewhere what Python knows."""
+    import platform
+
+    from ggufkit.fit.cpus import Cpu, parse_cpuinfo
+
     text = _text(root / "proc/cpuinfo")
     nodes = len(list((root / "sys/devices/system/node").glob("node[0-9]*")))
     cpu = parse_cpuinfo(text or "", l3_bytes=_l3_bytes(root), n_numa_nodes=nodes or None)
@@ -181,6 +184,8 @@ def _l3_bytes(root: Path) -> int | None:
 
 def read_modules(root: Path = Path("/")) -> ModulesFound:
     """Ask who knows the memory modules: the firmware's table, udev's copy of it, EDAC's error counters."""
+    from ggufkit.fit.smbios import parse_smbios, parse_udev
+
     problem = None
     try:
         table = (root / "sys/firmware/dmi/tables/DMI").read_bytes()
@@ -203,6 +208,8 @@ def read_modules(root: Path = Path("/")) -> ModulesFound:
 
 def _edac_modules(top: Path) -> Iterator[Module]:
     """Read the modules that the driver for memory errors watches: boards with error correction only."""
+    from ggufkit.fit.smbios import Module
+
     for folder in sorted([*top.glob("mc[0-9]*/dimm[0-9]*"), *top.glob("mc[0-9]*/rank[0-9]*")]):
         size, place = _text(folder / "size") or "", _text(folder / "dimm_location") or ""
         channel = re.search(r"channel (\d+)", place)
@@ -216,6 +223,8 @@ def _edac_modules(top: Path) -> Iterator[Module]:
 
 def read_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
     """Return AMD's GPUs as the kernel's driver shows them: for machines without AMD's library."""
+    from ggufkit.fit.gpus import Gpu
+
     found = []
     for folder in sorted((root / "sys/class/drm").glob("card[0-9]*/device")):
         total, used = (_text(folder / f"mem_info_vram_{what}") or "" for what in ("total", "used"))
@@ -249,6 +258,8 @@ def read_disks(folder: Path, root: Path = Path("/")) -> tuple[Disk, ...]:
 
 
 def _room(folder: Path) -> tuple[int, int]:
+    import shutil
+
     usage = shutil.disk_usage(folder)
     return usage.total, usage.free
 
@@ -270,6 +281,10 @@ def _rotates(root: Path, number: int) -> bool | None:
 @cache
 def machine_profiles() -> Mapping[str, MachineProfile]:
     """Return the machines of `machines.toml` by name, in its order."""
+    from importlib import resources
+
+    from ggufkit.fit.machines import parse_profiles
+
     text = resources.files("ggufkit.fit").joinpath("machines.toml").read_text("utf-8")
     return MappingProxyType(parse_profiles(text))
 

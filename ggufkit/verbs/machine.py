@@ -10,7 +10,7 @@ from pathlib import Path
 from ggufkit.errors import ToolError
 from ggufkit.fit.bandwidth import Bandwidth, measure_bandwidth, measured_set_bytes
 from ggufkit.fit.channels import Channels, advice, find_channels, warnings
-from ggufkit.fit.cpus import Cpu, MemoryController, memory_controller
+from ggufkit.fit.cpus import Cpu, MemoryController, memory_controller, speed_family
 from ggufkit.fit.gpus import Gpu, library_gpus
 from ggufkit.fit.machine import (
     Disk,
@@ -38,6 +38,8 @@ class MachineReport:
     """The processors."""
     controller: MemoryController | None
     """The memory that a socket can have; None for a CPU that is not in our table."""
+    family: str
+    """What `predict_speed` calls machines like this one, when a model runs on its CPUs."""
     channels: Channels | None
     """The memory channels; None when nobody tells."""
     bandwidth: Bandwidth | None
@@ -74,6 +76,7 @@ def describe_machine(
         memory=memory,
         cpu=cpu,
         controller=controller,
+        family=speed_family(cpu),
         channels=channels,
         bandwidth=bandwidth,
         gpus=gpus or read_gpus(root),

@@ -71,7 +71,7 @@ def test_scripts_get_json_and_the_bytes(
     found = json.loads(capsys.readouterr().out)
     assert (found["channels"]["n_filled"], found["channels"]["n_channels"]) == (4, 4)
     assert found["channels"]["bandwidth_bytes_per_s"] == 76.8e9
-    assert (found["bandwidth"], found["cpu"]["n_cores"]) == (None, 14)
+    assert (found["bandwidth"], found["cpu"]["n_cores"], found["family"]) == (None, 14, "cpu_xeon")
     assert run(["machine", "-q", "--no-measure"]) == 0
     out, err = capsys.readouterr()
     assert (out, err) == (f"{263921560 * 1024}\n", "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ggufkit.fit.cpus import MemoryController, memory_controller, parse_cpuinfo
+from ggufkit.fit.cpus import MemoryController, memory_controller, parse_cpuinfo, speed_family
+from ggufkit.fit.speed import FAMILIES
 from tests.fit.tables import cpuinfo
 
 
@@ -46,6 +47,28 @@ def test_the_table_of_cpus(name: str, n_channels: int, max_mts: int, kind: str) 
 )
 def test_what_the_table_has_not(name: str) -> None:
     assert memory_controller(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "n_sockets", "family"),
+    [
+        ("AMD EPYC 7702 64-Core Processor", 1, "cpu_epyc_1s"),
+        ("AMD EPYC 9334 32-Core Processor", 2, "cpu_2s_numa"),
+        ("AMD EPYC 4464P 12-Core Processor", 1, "cpu_desktop_ddr5"),
+        ("AMD Ryzen Threadripper PRO 5975WX 32-Cores", 1, "cpu_epyc_1s"),
+        ("Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", 1, "cpu_xeon"),
+        ("Intel(R) Xeon(R) 6980P", 1, "cpu_xeon_ddr5"),
+        ("13th Gen Intel(R) Core(TM) i9-13900K", 1, "cpu_desktop_ddr5"),
+        ("AMD Ryzen 9 5900X 12-Core Processor", 1, "cpu_desktop_ddr4"),
+        ("AMD RYZEN AI MAX+ 395 w/ Radeon 8060S", 1, "cpu_desktop_ddr5"),
+        ("Intel(R) N150", 1, "cpu_sbc"),
+        ("Apple M4 Pro", 1, "apple"),
+        ("AMD EPYC", 1, "cpu"),
+    ],
+)
+def test_the_family_that_speed_is_predicted_for(name: str, n_sockets: int, family: str) -> None:
+    assert speed_family(parse_cpuinfo(cpuinfo(name, n_sockets=n_sockets))) == family
+    assert family in FAMILIES
 
 
 def test_two_sockets_with_two_threads_a_core() -> None:
