@@ -14,6 +14,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +137,7 @@ def fit_family(family: str, points: Sequence[Point]) -> FamilySpeed:
     """Return the constants of one family."""
     own = [p for p in learnt(points) if p.family == family]
     if len(own) >= MANY_POINTS:
-        efficiency, overhead = _grid(own)
+        efficiency, overhead = _grid(tuple(own))
     else:
         efficiency, overhead = _pulled(family, own, points), 0.0
     speed = FamilySpeed(round(efficiency, 3), overhead, 1.0, 1.0, len(own))
@@ -156,7 +157,8 @@ def _seconds(speed: FamilySpeed, p: Point) -> float:
     return seconds_per_token(speed, counted_bandwidth(p.family, p.bandwidth_bytes_per_s), p.active_bytes)
 
 
-def _grid(points: Sequence[Point]) -> tuple[float, float]:
+@cache
+def _grid(points: tuple[Point, ...]) -> tuple[float, float]:
     """Find the efficiency and the overhead with the least sum of absolute errors."""
     known = [(p.read_s, p.tokens_per_s) for p in points]
 
@@ -215,6 +217,31 @@ def summary(judged: Sequence[Judged]) -> tuple[int, float, float, float]:
     return len(judged), statistics.median(errors), max(errors), sum(j.held for j in judged) / len(judged)
 
 
+def calibrated_ratios(points: Sequence[Point]) -> list[float]:
+    """Return measured to calibrated speed, for each pair of models on one machine, as logarithms.
+
+    The first of the pair calibrates, the second is predicted; the family is fitted without the machine.
+    """
+    ratios = []
+    for hardware in dict.fromkeys(p.hardware for p in points):
+        here = [p for p in learnt(points) if p.hardware == hardware]
+        rest = [p for p in points if p.hardware != hardware]
+        pairs = [(a, b) for a in here for b in here if a != b and a.family == b.family]
+        speeds = {p.family: fit_family(p.family, rest) for p, _ in pairs}
+        for run, p in pairs:
+            speed = speeds[p.family]
+            factor = run.tokens_per_s * _seconds(speed, run)
+            ratios.append(math.log(p.tokens_per_s * _seconds(speed, p) / factor))
+    return sorted(ratios)
+
+
+def calibrated_range(points: Sequence[Point]) -> tuple[float, float]:
+    """Return the factors between which nine of ten such ratios are."""
+    ratios, outside = calibrated_ratios(points), (1 - RANGE_SHARE) / 2
+    low, high = ratios[int(outside * len(ratios))], ratios[math.ceil((1 - outside) * len(ratios)) - 1]
+    return round(math.exp(low), 2), round(math.exp(high), 2)
+
+
 def code_table(points: Sequence[Point]) -> str:
     """Return the table that stands in ggufkit/fit/speed.py."""
     fitted, moe_factor = fit(points)
@@ -225,7 +252,10 @@ def code_table(points: Sequence[Point]) -> str:
     about = '"""Every family that was measured, and all CPUs together (`cpu`)."""'
     moe = '"""How much lower the low end is for a model with experts."""'
     lines = ["FAMILIES: dict[str, FamilySpeed] = {", *rows, "}", about]
-    return "\n".join([*lines, f"MOE_LOW_FACTOR = {moe_factor}", moe, ""])
+    lines += [f"MOE_LOW_FACTOR = {moe_factor}", moe]
+    low, high = calibrated_range(points)
+    lines += [f"CALIBRATED_LOW_FACTOR, CALIBRATED_HIGH_FACTOR = {low}, {high}"]
+    return "\n".join([*lines, '"""The range when one run on the machine is known."""', ""])
 
 
 def document(points: Sequence[Point]) -> str:
@@ -235,7 +265,12 @@ def document(points: Sequence[Point]) -> str:
     families = [family for family in fitted if family != FALLBACK_FAMILY]
     rows = [_family_row(family, fitted[family], judged, by_machine) for family in families]
     total = f"| all | {len(points)} | | | | {_summary_cells(judged)} | {_summary_cells(by_machine)} |"
+    ratios, (low, high) = calibrated_ratios(points), calibrated_range(points)
     return _TEXT.format(
+        calibrated_median=f"{statistics.median(abs(math.exp(-ratio) - 1) for ratio in ratios):.0%}",
+        n_pairs=len(ratios),
+        calibrated_low=low,
+        calibrated_high=high,
         n_points=len(points),
         families="\n".join([*rows, total]),
         points="\n".join(_point_row(j) for j in judged),
@@ -283,6 +318,10 @@ Median and worst error and the share in the range, first without the point, then
 | family | n | efficiency | overhead | range | median | worst | held | median M | worst M | held M |
 |---|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|
 {families}
+
+With one run on the same machine known, another model's speed is predicted within {calibrated_median}
+(median of {n_pairs} pairs of models, the family fitted without the machine); nine of ten are between
+{calibrated_low} and {calibrated_high} times the prediction.
 
 ## Point by point
 

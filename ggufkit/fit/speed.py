@@ -71,6 +71,8 @@ FAMILIES: dict[str, FamilySpeed] = {
 """Every family that was measured, and all CPUs together (`cpu`)."""
 MOE_LOW_FACTOR = 0.93
 """How much lower the low end is for a model with experts."""
+CALIBRATED_LOW_FACTOR, CALIBRATED_HIGH_FACTOR = 0.64, 1.56
+"""The range when one run on the machine is known."""
 # scripts/speed_table.py: end
 
 FALLBACK_FAMILY = "cpu"
@@ -132,6 +134,51 @@ def predict_speed(
     low, likely, high = speed_range(speed, counted, active_bytes_per_token, MOE_LOW_FACTOR if moe else 1.0)
     formula = _formula(speed, counted, active_bytes_per_token, counted < bandwidth_bytes_per_s)
     return SpeedEstimate(low, likely, high, "formula", formula)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A speed that was measured on the machine in question, with a model that was in memory."""
+
+    active_bytes_per_token: float
+    """What a token of that model reads."""
+    tokens_per_s: float
+    """How fast it was."""
+
+
+SAME_MODEL = 0.02  # relative difference of the bytes a token reads, within which it is the run's own model
+REPEAT_FACTOR = 1.1  # a rule of our own: runs that differ by more than 10 % were disturbed
+
+
+def calibrated_speed(
+    family: str,
+    bandwidth_bytes_per_s: float,
+    active_bytes_per_token: float,
+    run: Run,
+    moe: bool = False,
+    n_sockets: int = 1,
+) -> SpeedEstimate:
+    """Predict the speed on a machine of which one run is known: by the ratio to the run's own prediction.
+
+    The range is what remains between models on one machine. A run of the same model is taken as measured.
+    """
+    speed = predict_speed(family, bandwidth_bytes_per_s, active_bytes_per_token, moe, n_sockets)
+    known = predict_speed(family, bandwidth_bytes_per_s, run.active_bytes_per_token, moe, n_sockets)
+    if not (run.tokens_per_s > 0 and math.isfinite(run.tokens_per_s)):
+        raise UsageError(f"the run's speed is {run.tokens_per_s}; only positive numbers are possible")
+    same = abs(active_bytes_per_token / run.active_bytes_per_token - 1) <= SAME_MODEL
+    factor = run.tokens_per_s / known.tokens_per_s
+    likely = run.tokens_per_s if same else speed.tokens_per_s * factor
+    low, high = (
+        (1 / REPEAT_FACTOR, REPEAT_FACTOR) if same else (CALIBRATED_LOW_FACTOR, CALIBRATED_HIGH_FACTOR)
+    )
+    return SpeedEstimate(
+        low_tokens_per_s=likely * low,
+        tokens_per_s=likely,
+        high_tokens_per_s=likely * high,
+        basis="measured here" if same else "calibrated",
+        formula=f"{factor:.2f} x ({speed.formula})",
+    )
 
 
 def speed_range(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from dataclasses import replace
 from functools import cache
 
@@ -12,7 +13,7 @@ import speed_table
 from speed_table import Judged, Point
 
 from ggufkit.errors import UsageError
-from ggufkit.fit.speed import FAMILIES, active_bytes_per_token, predict_speed
+from ggufkit.fit.speed import FAMILIES, Run, active_bytes_per_token, calibrated_speed, predict_speed
 from ggufkit.gguf.model import model_info
 from ggufkit.gguf.stats import main_tensors, role_of, used_part
 from tests.fit.facts import header_of, truth_header
@@ -113,6 +114,39 @@ def test_impossible_numbers_are_refused(bad: float) -> None:
         predict_speed("gpu", 1e9, bad)
     with pytest.raises(UsageError, match="sockets"):
         predict_speed("cpu", 1e9, 1e9, n_sockets=0)
+
+
+def test_one_run_narrows_the_range() -> None:
+    """The posts' Z440 with one module: its 14B run predicts its 32B."""
+    run = Run(8.55e9, 1.54)
+    free = predict_speed("cpu_desktop_ddr4", 19.2e9, 19.41e9)
+    speed = calibrated_speed("cpu_desktop_ddr4", 19.2e9, 19.41e9, run)
+    assert speed.basis == "calibrated"
+    assert speed.tokens_per_s == pytest.approx(1.54 * 8.55 / 19.41)
+    assert speed.low_tokens_per_s < 0.82 < speed.high_tokens_per_s
+    assert speed.tokens_per_s < free.tokens_per_s
+
+
+def test_a_run_of_the_same_model_is_what_was_measured() -> None:
+    speed = calibrated_speed("gpu", 448e9, 4.62e9, Run(4.68e9, 69.34))
+    assert (speed.basis, speed.tokens_per_s) == ("measured here", 69.34)
+    assert speed.high_tokens_per_s == pytest.approx(69.34 * 1.1)
+
+
+def test_calibrating_is_better_than_guessing_a_machine() -> None:
+    ratios = speed_table.calibrated_ratios(points())
+    assert len(ratios) > 200
+    guessed = speed_table.summary(judged(by_machine=True))[1]
+    assert statistics.median(abs(math.exp(-ratio) - 1) for ratio in ratios) < guessed
+    low, high = speed_table.calibrated_range(points())
+    inside = sum(low <= math.exp(ratio) <= high for ratio in ratios)
+    assert inside / len(ratios) >= 0.85
+
+
+@pytest.mark.parametrize("run", [Run(0, 1), Run(1e9, 0), Run(1e9, math.nan)])
+def test_an_impossible_run_is_refused(run: Run) -> None:
+    with pytest.raises(UsageError):
+        calibrated_speed("gpu", 448e9, 4.62e9, run)
 
 
 # -- bytes that a token reads --------------------------------------------------------------------------
