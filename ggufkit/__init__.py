@@ -7,6 +7,7 @@ nothing: no hub client, no HTTP client, no numpy.
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ _HOMES = {
     "Inspection": "verbs.inspect",
     "LocalModel": "verbs.locate",
     "Progress": "progress",
+    "describe_machine": "verbs.machine",
     "find_model": "verbs.locate",
     "fit": "verbs.fit",
     "inspect": "verbs.inspect",
@@ -32,6 +34,7 @@ _HOMES = {
     "plan_pull": "verbs.pull",
     "plan_serve": "verbs.serve",
     "plan_split": "verbs.split",
+    "predict_speed": "fit.speed",
     "pull": "verbs.pull",
     "quants": "verbs.listing",
     "serve": "verbs.serve",
@@ -47,6 +50,7 @@ __all__ = [
     "LocalModel",
     "Progress",
     "__version__",
+    "describe_machine",
     "find_model",
     "fit",
     "inspect",
@@ -61,6 +65,7 @@ __all__ = [
     "plan_pull",
     "plan_serve",
     "plan_split",
+    "predict_speed",
     "pull",
     "quants",
     "serve",
@@ -70,6 +75,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ggufkit.errors import GgufkitError
+    from ggufkit.fit.speed import predict_speed
     from ggufkit.gguf.header import Header
     from ggufkit.progress import Progress
     from ggufkit.transfer.sources import open_header
@@ -78,6 +84,7 @@ if TYPE_CHECKING:
     from ggufkit.verbs.listing import quants
     from ggufkit.verbs.lmstudio_import import lmstudio_import, plan_lmstudio_import
     from ggufkit.verbs.locate import LocalModel, find_model, load_headers
+    from ggufkit.verbs.machine import describe_machine
     from ggufkit.verbs.merge import merge, plan_merge
     from ggufkit.verbs.ollama_import import ollama_import, plan_ollama_import
     from ggufkit.verbs.pull import plan_pull, pull
@@ -92,6 +99,9 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'ggufkit' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"ggufkit.{home}"), name)
+    for public in _HOMES:  # importing the room `fit` puts it where the function of that name belongs
+        if isinstance(globals().get(public), ModuleType):
+            del globals()[public]
     globals()[name] = value
     return value
 

@@ -18,6 +18,13 @@ def test_every_public_name_loads(name: str) -> None:
     assert name in dir(ggufkit)
 
 
+@pytest.mark.parametrize("first", ["FitReport", "describe_machine", "fit", "predict_speed"])
+def test_no_name_hides_another(first: str) -> None:
+    """`fit` is a room too: whatever is loaded first, the name means the function."""
+    code = f"import ggufkit; ggufkit.{first}; ggufkit.fit; assert ggufkit.fit.__name__ == 'fit', ggufkit.fit"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_every_name_has_a_home() -> None:
     assert sorted([*ggufkit._HOMES, "__version__"]) == sorted(ggufkit.__all__)
 
