@@ -1,0 +1,1 @@
+"""The five questions: asked, timed, checked, and kept in one file."""
