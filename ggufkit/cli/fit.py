@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,8 @@ from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
 from ggufkit.errors import NoSpaceError, printable
 
 if TYPE_CHECKING:
+    from ggufkit.fit.estimate import Term
+    from ggufkit.fit.profiles import Wishes
     from ggufkit.fit.verdict import Level
     from ggufkit.verbs.fit import FitReport
 
@@ -34,25 +36,45 @@ LEVELS: dict[Level, str] = {
     "-c", "--ctx-size", type=click.IntRange(0), metavar="N", help="Tokens of context; 0: the model's own."
 )
 @click.option(
+    "--runtime",
+    metavar="NAME[@VERSION]",
+    help="Use the defaults of llama-server, llama-bench, ollama or lmstudio, e.g. ollama@0.5.",
+)
+@click.option(
     "--parallel",
     type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
     metavar="N",
-    help="Texts that are worked on at the same time.",
+    help="Texts that are worked on at the same time; left out, the runtime's, else 1.",
 )
 @click.option("--cache-type-k", type=CACHE_TYPE, default="f16", show_default=True, help="Type of the keys.")
 @click.option("--cache-type-v", type=CACHE_TYPE, default="f16", show_default=True, help="Type of the values.")
 @click.option(
+    "--batch-size",
+    type=click.IntRange(1, 1 << 20),
+    metavar="N",
+    help="Tokens that are handed over at once; left out, the runtime's, else 2,048.",
+)
+@click.option(
     "--ubatch-size",
-    type=click.IntRange(1, 65536),
+    type=click.IntRange(1, 1 << 20),
     default=512,
     show_default=True,
     metavar="N",
     help="Tokens that are computed at once.",
 )
+@click.option(
+    "--flash-attn",
+    type=click.Choice(["on", "off", "auto"]),
+    default="auto",
+    show_default=True,
+    help="Flash attention; auto: as the runtime has it, which llama.cpp has on.",
+)
 @click.option("--kv-unified", is_flag=True, help="One cache for all parallel texts.")
 @click.option("--swa-full", is_flag=True, help="Sliding-window layers keep the whole context.")
+@click.option(
+    "--no-kv-offload", is_flag=True, help="Keep the cache in RAM; without a GPU it is there anyway."
+)
+@click.option("--explain", is_flag=True, help="Print every term with its formula and its header keys.")
 @click.option("--check", is_flag=True, help="Exit with 8 when it does not fit in memory.")
 @source_option
 @output_options
@@ -61,14 +83,12 @@ def command(
     model: str | None,
     ram: int | None,
     ctx_size: int | None,
-    parallel: int,
-    cache_type_k: str,
-    cache_type_v: str,
-    ubatch_size: int,
-    kv_unified: bool,
-    swa_full: bool,
+    runtime: str | None,
     check: bool,
+    explain: bool,
     source: str,
+    no_kv_offload: bool,
+    **wishes: Any,
 ) -> None:
     """Say whether a model fits this machine.
 
@@ -77,10 +97,11 @@ def command(
       ggufkit fit --ram 256G
       ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --ctx-size 32768 --cache-type-k q8_0 --cache-type-v q8_0
       ggufkit fit unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS --ram 192GiB --check
+      ggufkit fit --ram 256G --runtime ollama@0.5 --explain
 
-    Weights and KV cache are computed from the header, as llama.cpp has them in memory; --json has every
-    term with its formula. MODEL may be a repo on a hub: only the headers are fetched. --ram 256G is
-    256 GiB, as memory is sold.
+    Weights, KV cache and compute buffer are computed from the header, as llama.cpp has them in memory;
+    --explain shows every term with its formula. MODEL may be a repo on a hub: only the headers are
+    fetched. --ram 256G is 256 GiB, as memory is sold.
 
     \b
     fits            and leaves what should be set aside
@@ -88,29 +109,53 @@ def command(
     pages from SSD  the weights do not all stay in memory (mmap): each token reads from the SSD
     does not fit    what can't be read again, such as the KV cache, is too large
 
-    -q prints fits, tight, pages, no or unknown. Compute buffers are not computed yet: a part of the
-    memory is set aside for them and for the system, and shown.
+    -q prints fits, tight, pages, no or unknown. A part of the memory is set aside for the system, and
+    shown; and for the compute buffer of architectures for which it is not or only roughly known.
     """
-    from ggufkit.fit.memory import FitSettings
-    from ggufkit.verbs.fit import DEFAULT_CONTEXT_TOKENS, fit
+    from ggufkit.fit.profiles import find_runtime, settings_for
+    from ggufkit.verbs.fit import fit
     from ggufkit.verbs.locate import load_headers
 
     loaded = load_headers(model, source=source, progress=out.progress())
     if model is None:
         out.say(f"model: {printable(loaded.where)}")
-    settings = FitSettings(
-        context_tokens=ctx_size or DEFAULT_CONTEXT_TOKENS,
-        n_sequences=parallel,
-        n_ubatch_tokens=ubatch_size,
-        cache_type_k=cache_type_k,
-        cache_type_v=cache_type_v,
-        unified=kv_unified,
-        swa_full=swa_full,
+    chosen = None if runtime is None else find_runtime(runtime)
+    report = fit(
+        loaded.headers,
+        name=loaded.name,
+        ram_bytes=ram,
+        context_tokens=ctx_size,
+        settings=settings_for(_wishes(**wishes), chosen),
+        runtime=chosen,
     )
-    report = fit(loaded.headers, name=loaded.name, ram_bytes=ram, context_tokens=ctx_size, settings=settings)
-    _show(out, report)
+    _show(out, report, explain=explain)
     if check and not report.verdict.in_memory:
         raise _no_room(report)
+
+
+def _wishes(
+    *,
+    parallel: int | None,
+    cache_type_k: str,
+    cache_type_v: str,
+    batch_size: int | None,
+    ubatch_size: int,
+    flash_attn: str,
+    kv_unified: bool,
+    swa_full: bool,
+) -> Wishes:
+    from ggufkit.fit.profiles import Wishes
+
+    return Wishes(
+        n_sequences=parallel,
+        n_batch_tokens=batch_size,
+        n_ubatch_tokens=ubatch_size,
+        flash=None if flash_attn == "auto" else flash_attn == "on",
+        unified=kv_unified,
+        swa_full=swa_full,
+        cache_type_k=cache_type_k,
+        cache_type_v=cache_type_v,
+    )
 
 
 def _size(n_bytes: int | None) -> str:
@@ -122,16 +167,35 @@ def _size(n_bytes: int | None) -> str:
     )
 
 
-def _show(out: Out, report: FitReport) -> None:
+def _show(out: Out, report: FitReport, *, explain: bool) -> None:
     for warning in report.warnings:
         out.warn(warning)
-    text = "\n".join([*_summary(report), "", _parts(report), "", _contexts(report), *_longest(report)])
+    terms = ["", *_explained(report)] if explain else []
+    parts = [_parts(report), *_growth(report), *terms]
+    text = "\n".join([*_summary(report), "", *parts, "", _contexts(report), *_longest(report)])
     out.result(report, text, quiet=[report.verdict.level])
     for term in report.estimate.terms:
         if term.keys:
             out.detail(f"{term.name}: from {', '.join(term.keys)}")
     for advice in report.advice:
         out.hint(advice)
+
+
+def _explained(report: FitReport) -> list[str]:
+    """Return every term in full, what may grow, and what the compute buffer is used for."""
+    lines = []
+    for term in (*report.estimate.terms, *report.estimate.may_grow):
+        lines += _term_lines(term, later=term in report.estimate.may_grow)
+        if term.name == "compute buffer":
+            lines += [f"  {name}: {n_bytes:,} bytes" for name, n_bytes in report.estimate.phases]
+    return lines
+
+
+def _term_lines(term: Term, *, later: bool) -> list[str]:
+    n_bytes = "unknown" if term.n_bytes is None else f"{'up to ' if later else ''}{term.n_bytes:,} bytes"
+    lines = [f"{term.name}{', later' if later else ''}: {n_bytes} ({term.certainty})"]
+    lines.append(f"  {printable(term.formula)}")
+    return [*lines, f"  from {printable(', '.join(term.keys))}"] if term.keys else lines
 
 
 def _summary(report: FitReport) -> list[str]:
@@ -153,7 +217,8 @@ def _verdict(report: FitReport) -> str:
     if report.estimate.settings.n_sequences > 1:
         context += f" for {report.estimate.settings.n_sequences} texts together"
     if report.context_is_default:
-        context += " (the default; --ctx-size for another)"
+        whose = "the default" if report.runtime is None else f"the default of {report.runtime}"
+        context += f" ({whose}; --ctx-size for another)"
     text = f"{LEVELS[verdict.level]}: takes {at_least}{_size(verdict.needed_bytes)} with {context}"
     if verdict.level == "pages":
         text += f"; {verdict.weights_in_memory:.0%} of the weights stay in memory"
@@ -174,6 +239,11 @@ def _parts(report: FitReport) -> str:
         ("left" if left >= 0 else "short", _size(abs(left)), "", ""),
     ]
     return table(("PART", "SIZE", "CERTAINTY", "HOW"), rows, right=[1])
+
+
+def _growth(report: FitReport) -> list[str]:
+    grows = [f"{term.name} up to {_size(term.n_bytes)}" for term in report.estimate.may_grow]
+    return [f"may grow later, not counted: {', '.join(grows)}"] if grows else []
 
 
 def _contexts(report: FitReport) -> str:

@@ -152,6 +152,15 @@ def caches_of(info: ModelInfo) -> Caches | None:
     )
 
 
+def layer_kinds(info: ModelInfo) -> tuple[tuple[bool, bool], ...]:
+    """Say for each layer that runs for every token whether it slides and whether it is recurrent."""
+    n_layers = n_trunk_layers(info)
+    if not n_layers or info.attention is None:
+        return ()
+    recurrent = _recurrent_layers(info, n_layers)
+    return tuple(zip(_window(info, n_layers, recurrent)[1], recurrent, strict=True))
+
+
 def n_trunk_layers(info: ModelInfo) -> int | None:
     """Count the layers that run for every token: all but those that predict further ones."""
     if info.n_layers is None:

@@ -1,6 +1,6 @@
-"""How much memory a model takes in llama.cpp: weights and what it keeps while it runs, each term explained.
+"""How much memory a model takes in llama.cpp: weights, caches, buffers, each term explained.
 
-Pure arithmetic on the header. Compute buffers are not computed here; `verdict.py` sets room aside for them.
+Pure arithmetic on the header; compute buffers are planned by `compute.py`.
 Source of the rules: llama.cpp b11434 (October 2026), llama-context.cpp, llama-kv-cache-iswa.cpp,
 llama-memory-recurrent.cpp.
 """
@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from ggufkit.errors import UsageError
-from ggufkit.fit.caches import CacheLayer, Caches, Certainty, caches_of, is_mla, n_trunk_layers
+from ggufkit.fit.caches import CacheLayer, Caches, caches_of, is_mla, n_trunk_layers
+from ggufkit.fit.compute import certainty_of, compute_phases, layers_of
+from ggufkit.fit.estimate import DeviceEstimate, FitSettings, MemoryEstimate, Term
+from ggufkit.fit.layers import ComputeSettings
 from ggufkit.gguf.header import TensorInfo
 from ggufkit.gguf.model import ModelInfo
 from ggufkit.gguf.types import TENSOR_TYPES, TensorType
@@ -34,64 +36,6 @@ F32_BYTES = 4
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
-@dataclass(frozen=True, slots=True)
-class FitSettings:
-    """How the model is to be run, in llama.cpp's terms."""
-
-    context_tokens: int
-    """`--ctx-size`: tokens of context, of all sequences together."""
-    n_sequences: int = 1
-    """`--parallel`: texts that are worked on at the same time."""
-    n_ubatch_tokens: int = 512
-    """`--ubatch-size`: tokens that are computed at once; sliding windows grow with it."""
-    cache_type_k: str = "f16"
-    """`--cache-type-k`."""
-    cache_type_v: str = "f16"
-    """`--cache-type-v`."""
-    unified: bool = False
-    """`--kv-unified`: the sequences share one cache, each may use all of it."""
-    swa_full: bool = False
-    """`--swa-full`: sliding-window layers keep the whole context."""
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One part of the memory, and how it was found."""
-
-    name: str
-    """`weights`, `embedding copy`, `KV cache` or `recurrent state`."""
-    n_bytes: int | None
-    """Bytes; None when the file gives nothing to go by."""
-    certainty: Certainty
-    """`exact`: to the byte what llama.cpp reports; `approximate`: by a rule not checked for this file."""
-    formula: str
-    """The arithmetic, with the numbers put in."""
-    keys: tuple[str, ...]
-    """Header keys that the numbers come from."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryEstimate:
-    """What a model takes with certain settings."""
-
-    settings: FitSettings
-    """The settings asked for."""
-    context_tokens: int
-    """Tokens of context after the runtime's rounding, of all sequences together."""
-    terms: tuple[Term, ...]
-    """The parts, weights first."""
-    weights_bytes: int
-    """Bytes of the weights: with mmap the system can drop them and read them again."""
-    kept_bytes: int | None
-    """Bytes of all else, which has to stay; None when it is not known."""
-    total_bytes: int
-    """Sum of the terms that are known."""
-    kv_bytes_per_token: int | None
-    """Bytes that each further token of context takes (full-attention layers)."""
-    warnings: tuple[str, ...]
-    """What is odd about the model or the settings."""
-
-
 def estimate_memory(info: ModelInfo, tensors: Sequence[TensorInfo], settings: FitSettings) -> MemoryEstimate:
     """Estimate the memory of a model with these `tensors` (of all shards) under `settings`.
 
@@ -99,19 +43,38 @@ def estimate_memory(info: ModelInfo, tensors: Sequence[TensorInfo], settings: Fi
     """
     caches = caches_of(info)
     _check_settings(info, settings)
-    weights = _weights_term(info, tensors)
-    kept = [*_embedding_copy(tensors, caches), *_cache_terms(info, caches, settings)]
-    known = [term.n_bytes for term in kept if term.n_bytes is not None]
+    weights = [_weights_term(info, tensors), *_embedding_copy(tensors, caches)]
+    cache = _cache_terms(info, caches, settings)
+    phases = _phases(info, tensors, caches, settings)
+    compute, output = _compute_term(info, phases, settings), _output_term(info, settings)
+    kept = _known_sum([*weights[1:], *cache])
+    parts = _sums(weights), _known_sum(cache), compute.n_bytes, output.n_bytes
+    total = _sums([*weights, *cache, compute, output])
     return MemoryEstimate(
         settings=settings,
         context_tokens=_sequence_tokens(settings) * _n_streams(settings),
-        terms=(weights, *kept),
-        weights_bytes=weights.n_bytes or 0,
-        kept_bytes=sum(known) if len(known) == len(kept) else None,
-        total_bytes=(weights.n_bytes or 0) + sum(known),
+        terms=(*weights, *cache, compute, output),
+        weights_bytes=parts[0],
+        mapped_bytes=weights[0].n_bytes or 0,
+        kv_cache_bytes=parts[1],
+        compute_bytes=parts[2],
+        output_bytes=parts[3],
+        kept_bytes=None if kept is None else kept + _sums([compute, output]),
+        total_bytes=total,
         kv_bytes_per_token=_bytes_per_token(caches, settings),
+        devices=(DeviceEstimate("CPU", *parts, total),),
+        phases=tuple(phases.items()),
+        may_grow=tuple(_growth(caches, settings)),
         warnings=tuple(_warnings(info, caches, settings)),
     )
+
+
+def _sums(terms: Iterable[Term]) -> int:
+    return sum(term.n_bytes or 0 for term in terms)
+
+
+def _known_sum(terms: Sequence[Term]) -> int | None:
+    return None if any(term.n_bytes is None for term in terms) else _sums(terms)
 
 
 def _check_settings(info: ModelInfo, settings: FitSettings) -> None:
@@ -119,6 +82,9 @@ def _check_settings(info: ModelInfo, settings: FitSettings) -> None:
     for option, name in (("--cache-type-k", k), ("--cache-type-v", v)):
         if name not in CACHE_TYPES:
             raise UsageError(f"{option} {name}: choose from {', '.join(CACHE_TYPES)}")
+    if CACHE_TYPES[v].block_size > 1 and not settings.flash:
+        hint = "--flash-attn on, or --cache-type-v f16"
+        raise UsageError(f"llama.cpp keeps {v} values only with flash attention", hint=hint)
     attention = info.attention
     if attention is None:
         return
@@ -198,6 +164,75 @@ def _state_term(info: ModelInfo, caches: Caches, settings: FitSettings) -> Term:
         formula += f", for each of {rows} sequences"
     names = ("ssm.conv_kernel", "ssm.inner_size", "ssm.state_size", "ssm.group_count")
     return Term("recurrent state", n_bytes, caches.certainty, formula, _keys(info, *names))
+
+
+def _phases(
+    info: ModelInfo, tensors: Sequence[TensorInfo], caches: Caches | None, settings: FitSettings
+) -> dict[str, int]:
+    layers = None if caches is None else layers_of(info, tensors)
+    if caches is None or layers is None:
+        return {}
+    return compute_phases(info, layers, _compute_settings(caches, settings))
+
+
+def _compute_settings(caches: Caches, settings: FitSettings) -> ComputeSettings:
+    """llama-context.cpp: the batch is no longer than the context, and a multiple of the sequences."""
+    k, v = CACHE_TYPES[settings.cache_type_k], CACHE_TYPES[settings.cache_type_v]
+    n, context = settings.n_sequences, _sequence_tokens(settings) * _n_streams(settings)
+    n_tokens = min(context, settings.n_batch_tokens, settings.n_ubatch_tokens)
+    return ComputeSettings(
+        n_tokens=-(-n_tokens // n) * n,
+        n_sequences=n,
+        n_outputs=min(n_tokens, settings.n_outputs or n),
+        n_cells=_sequence_tokens(settings),
+        n_window_cells=_cells(CacheLayer(0, 0, True), caches, settings) if caches.window_tokens else 0,
+        n_streams=_n_streams(settings),
+        flash=settings.flash,
+        k_element_bytes=k.type_size_bytes / k.block_size,
+        v_element_bytes=v.type_size_bytes / v.block_size,
+        k_quantized=k.block_size > 1,
+        v_quantized=v.block_size > 1,
+    )
+
+
+def _compute_term(info: ModelInfo, phases: dict[str, int], settings: FitSettings) -> Term:
+    if not phases:
+        reason = f"ggufkit does not know how {info.architecture} computes, or the header says too little"
+        return Term("compute buffer", None, "unknown", reason, ())
+    widest = max(phases, key=lambda name: phases[name])
+    tokens = min(settings.n_ubatch_tokens, settings.n_batch_tokens)
+    attention = "flash attention" if settings.flash else "no flash attention"
+    formula = f"the graph for {tokens:,} tokens, planned as ggml plans it: most for {widest}; {attention}"
+    names = ("embedding_length", "feed_forward_length", "attention.head_count", "attention.key_length")
+    return Term("compute buffer", max(phases.values()), certainty_of(info), formula, _keys(info, *names))
+
+
+def _output_term(info: ModelInfo, settings: FitSettings) -> Term:
+    """llama-context.cpp output_reserve: the scores of one token of each sequence."""
+    if not info.n_vocabulary:
+        return Term("output buffer", None, "unknown", "the header says nothing of a vocabulary", ())
+    n_bytes = info.n_vocabulary * settings.n_sequences * F32_BYTES
+    formula = f"{info.n_vocabulary:,} tokens of the vocabulary x {settings.n_sequences} x 4 bytes"
+    return Term("output buffer", n_bytes, "exact", formula, ("tokenizer.ggml.tokens",))
+
+
+def _growth(caches: Caches | None, settings: FitSettings) -> Iterable[Term]:
+    """Return what llama-server adds while it runs (tools/server/server-context.cpp)."""
+    if settings.prompt_cache_bytes:
+        text = "earlier prompts are kept up to --cache-ram"
+        yield Term("prompt cache", settings.prompt_cache_bytes, "exact", text, ())
+    if caches is None or not settings.n_checkpoints:
+        return
+    windows = sum(
+        _cells(layer, caches, settings) * _layer_bytes(layer, settings)
+        for layer in caches.layers
+        if layer.windowed and not settings.swa_full
+    )
+    states = caches.n_recurrent_layers * caches.state_elements * F32_BYTES
+    if windows + states:
+        n = settings.n_checkpoints * settings.n_sequences
+        text = f"at most {n} states of {windows + states:,} bytes (--ctx-checkpoints)"
+        yield Term("checkpoints", n * (windows + states), "approximate", text, ())
 
 
 def _sequence_tokens(settings: FitSettings) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ggufkit.fit.estimate import FitSettings, MemoryEstimate
 from ggufkit.fit.machine import Machine
-from ggufkit.fit.memory import FitSettings, MemoryEstimate
 
 GIB = 1 << 30
 
@@ -21,7 +21,7 @@ SYSTEM_LEAST_BYTES = 2 * GIB
 SMALL_SHARE = 8
 """But no more than an eighth of a small machine, for each of system and compute. Our own choice."""
 COMPUTE_BYTES = GIB
-"""For the compute buffers, which are not computed yet: llama.cpp's own margin (common/common.h
+"""For the compute buffer where nothing can compute it: llama.cpp's own margin (common/common.h
 `fit_params_target`, 1,024 MiB). The largest of 18 measured models took 0.68 GiB with flash attention and a
 ubatch of 512; without flash attention it can be far more (DeepSeek R1 at 32,768 tokens: 8.5 GiB)."""
 COMPUTE_UBATCH_TOKENS = 512
@@ -39,7 +39,7 @@ class Reserve:
     system_bytes: int
     """For the system, and for what the runtime grows by later."""
     compute_bytes: int
-    """For compute buffers."""
+    """For the compute buffer, where it is not or only roughly known."""
 
     @property
     def total_bytes(self) -> int:
@@ -67,23 +67,32 @@ class Verdict:
         return self.level in ("fits", "tight")
 
 
-def reserve_of(machine: Machine, settings: FitSettings) -> Reserve:
-    """Say what to set aside on `machine` for a model run with `settings`."""
+def reserve_of(machine: Machine, settings: FitSettings, estimate: MemoryEstimate | None = None) -> Reserve:
+    """Say what to set aside on `machine` for a model run with `settings`, beside its `estimate`."""
     ram = machine.ram_bytes
     small = ram // SMALL_SHARE
     ubatch = max(settings.n_ubatch_tokens, COMPUTE_UBATCH_TOKENS)
     return Reserve(
         kernel_bytes=ram // KERNEL_SHARE if machine.source == "given" else 0,
         system_bytes=min(max(SYSTEM_LEAST_BYTES, ram // SYSTEM_SHARE), small),
-        compute_bytes=min(COMPUTE_BYTES, small) * ubatch // COMPUTE_UBATCH_TOKENS,
+        compute_bytes=_unsure(min(COMPUTE_BYTES, small) * ubatch // COMPUTE_UBATCH_TOKENS, estimate),
     )
+
+
+def _unsure(n_bytes: int, estimate: MemoryEstimate | None) -> int:
+    """Set aside what an estimate of the compute buffer may be short of: nothing when that is exact."""
+    terms = estimate.terms if estimate else ()
+    certainty, known = next(
+        ((t.certainty, t.n_bytes or 0) for t in terms if t.name == "compute buffer"), ("unknown", 0)
+    )
+    return 0 if certainty == "exact" else max(n_bytes - known, 0)
 
 
 def judge(estimate: MemoryEstimate, machine: Machine, reserve: Reserve) -> Verdict:
     """Say whether a model that takes `estimate` fits `machine` beside `reserve`."""
     room = machine.ram_bytes - reserve.total_bytes
     left = room - estimate.total_bytes
-    share = (room - (estimate.kept_bytes or 0)) / (estimate.weights_bytes or 1)
+    share = (room - (estimate.kept_bytes or 0)) / (estimate.mapped_bytes or 1)
     return Verdict(
         level=_level(estimate, room, reserve.system_bytes),
         needed_bytes=estimate.total_bytes,

@@ -7,22 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ggufkit.errors import UsageError
+from ggufkit.fit.estimate import FitSettings, MemoryEstimate
 from ggufkit.fit.machine import Machine, given_machine, this_machine
-from ggufkit.fit.memory import (
-    CONTEXT_STEP_TOKENS,
-    REPACKED,
-    FitSettings,
-    MemoryEstimate,
-    estimate_memory,
-)
+from ggufkit.fit.memory import CONTEXT_STEP_TOKENS, REPACKED, estimate_memory
+from ggufkit.fit.profiles import Runtime, Wishes, context_of, settings_for
 from ggufkit.fit.verdict import Level, Reserve, Verdict, judge, reserve_of
 from ggufkit.gguf.header import Header, TensorInfo
 from ggufkit.gguf.model import Kind, ModelInfo, model_info
 from ggufkit.gguf.types import TENSOR_TYPES
 
 DEFAULT_CONTEXT_TOKENS = 4096
-"""The context when none is asked for: Ollama's without a large GPU (0.9 and later, `OLLAMA_CONTEXT_LENGTH`).
-llama-server would take the model's own, which for DeepSeek R1 is 163,840."""
+"""The context when neither it nor a runtime is asked for: Ollama's without a large GPU (0.9 and later)."""
 SHOWN_CONTEXTS_TOKENS = (2048, 4096, 8192, 32768)
 """The contexts that are always shown, beside the one asked for and the model's own."""
 SMALLER_CACHE_TYPE = "q8_0"  # half of f16, and the least change to the answers
@@ -65,6 +60,8 @@ class FitReport:
     """The memory it is to fit."""
     reserve: Reserve
     """What is set aside for all else."""
+    runtime: str | None
+    """The runtime whose defaults hold, with the version since which they do; None: none was named."""
     context_is_default: bool
     """Whether nobody asked for a certain context."""
     estimate: MemoryEstimate
@@ -88,19 +85,22 @@ def fit(
     ram_bytes: int | None = None,
     context_tokens: int | None = None,
     settings: FitSettings | None = None,
+    runtime: Runtime | None = None,
 ) -> FitReport:
     """Say whether the model with these `headers` (one, or one for each shard) fits.
 
     `ram_bytes` is the memory that is built in; left out, this machine's is asked for. `context_tokens` 0
-    means the model's own context; left out, 4,096; that of `settings` does not count. Raises FormatError for
+    means the model's own context; left out, the `runtime`'s, else 4,096; that of `settings` does not count.
+    Where a runtime gives each text as much, it is multiplied. Raises FormatError for
     impossible metadata, UsageError for what is no model or for settings that llama.cpp refuses.
     """
     info = model_info(headers)
     _check_kind(info, headers)
     machine = this_machine() if ram_bytes is None else given_machine(ram_bytes)
-    tokens = _context(info, context_tokens)
+    settings = settings or settings_for(Wishes(), runtime)
+    tokens = _context(info, context_tokens, runtime, settings.n_sequences)
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    settings = replace(settings or FitSettings(tokens), context_tokens=tokens)
+    settings = replace(settings, context_tokens=tokens)
     fitting = _Fitting(info, tensors, machine, settings)
     estimate, verdict = fitting.at(settings)
     longest = fitting.longest()
@@ -110,7 +110,8 @@ def fit(
         file_bytes=sum(header.file_size_bytes for header in headers),
         model=info,
         machine=machine,
-        reserve=fitting.reserve,
+        reserve=fitting.reserve(estimate),
+        runtime=None if runtime is None else _runtime_text(runtime),
         context_is_default=context_tokens is None,
         estimate=estimate,
         verdict=verdict,
@@ -127,7 +128,19 @@ def _check_kind(info: ModelInfo, headers: Sequence[Header]) -> None:
         raise UsageError(f"{headers[0].name} is {NO_MODEL[info.kind]}", hint=hint)
 
 
-def _context(info: ModelInfo, asked: int | None) -> int:
+def _runtime_text(runtime: Runtime) -> str:
+    since = ".".join(map(str, runtime.since))
+    return runtime.name if since == "0" else f"{runtime.name} {since}"
+
+
+def _context(info: ModelInfo, asked: int | None, runtime: Runtime | None, n_sequences: int) -> int:
+    """Return the context of all texts together."""
+    if asked is None and runtime is not None:
+        asked = context_of(runtime) or 0
+    return _context_of_one(info, asked) * (n_sequences if runtime and runtime.context_each else 1)
+
+
+def _context_of_one(info: ModelInfo, asked: int | None) -> int:
     longest = info.context_length_tokens
     if asked:
         return asked
@@ -153,13 +166,12 @@ class _Fitting:
     machine: Machine
     settings: FitSettings
 
-    @property
-    def reserve(self) -> Reserve:
-        return reserve_of(self.machine, self.settings)
+    def reserve(self, estimate: MemoryEstimate) -> Reserve:
+        return reserve_of(self.machine, estimate.settings, estimate)
 
     def at(self, settings: FitSettings) -> tuple[MemoryEstimate, Verdict]:
         estimate = estimate_memory(self.info, self.tensors, settings)
-        return estimate, judge(estimate, self.machine, self.reserve)
+        return estimate, judge(estimate, self.machine, self.reserve(estimate))
 
     def row(self, context_tokens: int) -> ContextFit:
         estimate, verdict = self.at(replace(self.settings, context_tokens=context_tokens))

@@ -67,7 +67,8 @@ def test_old_r1_on_256_gib(fit: Fit, old_r1: Path) -> None:
     assert lines[2].startswith("fits: takes ")
     assert "with 4,096 tokens of context (the default; --ctx-size for another)" in lines[2]
     assert "19.1 GiB (20.5 GB)  exact" in ran.out
-    assert "kernel 4.0 GiB, system 12.8 GiB, compute buffers 1.0 GiB" in ran.out
+    assert "kernel 4.0 GiB, system 12.8 GiB\n" in ran.out
+    assert "compute buffer" in ran.out
     assert "a token of context takes 4,997,120 bytes" in ran.out
     rows = [line.lstrip().split("  ") for line in lines]
     verdicts = {row[0]: row[-1] for row in rows if row[0] in ("4,096", "32,768", "163,840")}
@@ -135,18 +136,23 @@ def test_json_is_the_report(fit: Fit, old_r1: Path) -> None:
     assert list(report)[:3] == ["schema", "name", "n_files"]
     assert report["schema"] == 1
     assert report["machine"] == {"ram_bytes": 256 * GIB, "available_bytes": None, "source": "given"}
-    weights, cache = report["estimate"]["terms"]
+    weights, cache, compute, output = report["estimate"]["terms"]
     assert (weights["name"], cache["name"]) == ("weights", "KV cache")
     assert cache["n_bytes"] == 4096 * 4_997_120
     assert cache["certainty"] == "exact"
     assert "deepseek2.attention.head_count_kv" in cache["keys"]
-    assert report["estimate"]["total_bytes"] == weights["n_bytes"] + cache["n_bytes"]
+    parts = [term["n_bytes"] for term in (weights, cache, compute, output)]
+    names = ["weights_bytes", "kv_cache_bytes", "compute_bytes", "output_bytes", "total_bytes"]
+    assert [report["estimate"][name] for name in names] == [*parts, sum(parts)]
+    (cpu,) = report["estimate"]["devices"]
+    assert cpu == {"name": "CPU"} | {name: report["estimate"][name] for name in names}
     assert report["context_is_default"] is True
     assert [row["context_tokens"] for row in report["contexts"]] == [2048, 4096, 8192, 32768, 163840]
 
 
 def test_settings_reach_the_estimate(fit: Fit, old_r1: Path) -> None:
     options = ["--parallel", 2, "--cache-type-k", "q8_0", "--cache-type-v", "q4_0", "--ubatch-size", 1024]
+    options += ["--batch-size", 4096]
     ran = fit(old_r1, "--ram", "256G", "-c", 8192, "--json", "--kv-unified", "--swa-full", *options)
     assert ran.json["estimate"]["settings"] == {
         "context_tokens": 8192,
@@ -156,8 +162,32 @@ def test_settings_reach_the_estimate(fit: Fit, old_r1: Path) -> None:
         "cache_type_v": "q4_0",
         "unified": True,
         "swa_full": True,
+        "n_batch_tokens": 4096,
+        "flash": True,
+        "n_outputs": None,
+        "prompt_cache_bytes": 0,
+        "n_checkpoints": 0,
     }
-    assert ran.json["reserve"]["compute_bytes"] == 2 * GIB
+    assert ran.json["reserve"]["compute_bytes"] == 0
+
+
+def test_a_runtime_has_its_own_defaults(fit: Fit, old_r1: Path) -> None:
+    ran = fit(old_r1, "--ram", "256G", "--runtime", "ollama@0.5", "--flash-attn", "off", "--no-kv-offload")
+    assert "with 8,192 tokens of context for 4 texts together (the default of ollama;" in ran.out
+    assert "no flash attention" in ran.out
+    bench = fit(old_r1, "--ram", "256G", "--runtime", "llama-bench", "--json").json
+    assert (bench["runtime"], bench["estimate"]["context_tokens"]) == ("llama-bench", 512)
+    assert bench["estimate"]["settings"]["n_outputs"] == 2048
+    server = fit(old_r1, "--ram", "256G", "--runtime", "llama-server", "-c", 4096)
+    assert "may grow later, not counted: prompt cache up to 8.0 GiB" in server.out
+
+
+def test_explain_shows_every_term_with_its_keys(fit: Fit, old_r1: Path) -> None:
+    out = fit(old_r1, "--ram", "256G", "--explain", "--runtime", "llama-server", "-c", 4096).out
+    assert f"KV cache: {4096 * 4_997_120:,} bytes (exact)\n" in out
+    assert "  from deepseek2.block_count, deepseek2.attention.head_count_kv" in out
+    assert "compute buffer: " in out and "  feed-forward: " in out and "  experts: " in out
+    assert "prompt cache, later: up to 8,589,934,592 bytes" in out
 
 
 def test_several_texts_share_the_context(fit: Fit, old_r1: Path) -> None:
@@ -193,6 +223,8 @@ def test_this_machines_memory_is_the_default(fit: Fit, tmp_path: Path) -> None:
         (("--ctx-size", "-1"), 2, "is not in the range x>=0"),
         (("--parallel", "0"), 2, "is not in the range"),
         (("--cache-type-k", "q3_k"), 2, "is not one of"),
+        (("--runtime", "llamafile"), 2, "no runtime is called llamafile"),
+        (("--flash-attn", "off", "--cache-type-v", "q8_0"), 2, "only with flash attention"),
     ],
 )
 def test_wrong_options(fit: Fit, old_r1: Path, arguments: tuple[str, ...], code: int, words: str) -> None:

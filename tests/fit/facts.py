@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ggufkit.fit.memory import FitSettings
+from ggufkit.fit.estimate import FitSettings
 from ggufkit.gguf.header import Header, encode_header, pad
 from ggufkit.gguf.reader import read_header
 from tests.support.ggufs import TensorSpec, encode_entries, tensor_infos

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from testbed import gemma3, smollm2
 
-from ggufkit.fit.memory import FitSettings, estimate_memory
+from ggufkit.fit.estimate import FitSettings
+from ggufkit.fit.memory import estimate_memory
 from ggufkit.gguf.model import model_info
 from ggufkit.transfer.sources import open_header
 from tests.support.runtimes import run_llama_server

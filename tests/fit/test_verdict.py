@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ggufkit.fit.estimate import FitSettings, MemoryEstimate
 from ggufkit.fit.machine import Machine, given_machine
-from ggufkit.fit.memory import FitSettings, MemoryEstimate
 from ggufkit.fit.verdict import judge, reserve_of
 
 GIB = 1 << 30
@@ -18,9 +18,16 @@ def estimate(weights: float, kept: float | None) -> MemoryEstimate:
         context_tokens=4096,
         terms=(),
         weights_bytes=weights_bytes,
+        mapped_bytes=weights_bytes,
+        kv_cache_bytes=kept_bytes,
+        compute_bytes=None,
+        output_bytes=0,
         kept_bytes=kept_bytes,
         total_bytes=weights_bytes + (kept_bytes or 0),
         kv_bytes_per_token=None,
+        devices=(),
+        phases=(),
+        may_grow=(),
         warnings=(),
     )
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ggufkit.errors import FormatError, UsageError
+from ggufkit.fit.estimate import FitSettings
 from ggufkit.fit.machine import Machine
-from ggufkit.fit.memory import FitSettings
 from ggufkit.verbs import fit as module
 from ggufkit.verbs.fit import FitReport, fit
 from tests.fit.facts import header_of, truth_header
@@ -45,7 +45,7 @@ def test_old_r1_fits_256_gib_at_the_default_but_not_at_32k() -> None:
     assert report.context_is_default
     assert report.verdict.level == "fits"
     assert report.estimate.context_tokens == 4096
-    assert f"{report.estimate.total_bytes / GIB:.1f}" == "202.2"
+    assert f"{report.estimate.total_bytes / GIB:.1f}" == "202.5"
     expected = {2048: "fits", 4096: "fits", 8192: "fits", 32768: "pages", 163840: "no"}
     assert levels(report) == expected
     assert "71 times" in report.warnings[0]
