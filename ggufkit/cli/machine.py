@@ -74,6 +74,8 @@ def _rows(report: MachineReport) -> list[tuple[str, str]]:
 def _channels(report: MachineReport) -> str:
     channels, controller = report.channels, report.controller
     if channels is None:
+        if report.bandwidth_bytes_per_s:
+            return f"all filled: {report.bandwidth_bytes_per_s / 1e9:.1f} GB/s in theory"
         if controller is None:
             return "unknown"
         kind = f"{controller.memory_type}-{controller.max_mts}"

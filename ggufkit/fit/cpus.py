@@ -109,6 +109,33 @@ class Cpu:
     """Whether this is a virtual machine, whose firmware makes its memory modules up."""
 
 
+# Apple, technical specifications of the Macs with each chip: "memory bandwidth", of two the lower.
+_APPLE_GB_PER_S = {
+    "M1": 68.25,
+    "M1 Pro": 200,
+    "M1 Max": 400,
+    "M1 Ultra": 800,
+    "M2": 100,
+    "M2 Pro": 200,
+    "M2 Max": 400,
+    "M2 Ultra": 800,
+    "M3": 100,
+    "M3 Pro": 150,
+    "M3 Max": 300,
+    "M3 Ultra": 819,
+    "M4": 120,
+    "M4 Pro": 273,
+    "M4 Max": 410,
+    "M5": 153.6,
+}
+
+
+def soldered_bandwidth(cpu_name: str) -> float | None:
+    """Return the bandwidth in bytes per second of a chip that has its memory beside it; None for others."""
+    known = _APPLE_GB_PER_S.get(cpu_name.removeprefix("Apple ")) if cpu_name.startswith("Apple ") else None
+    return None if known is None else known * 1e9
+
+
 def speed_family(cpu: Cpu) -> str:
     """Return the family of `ggufkit.fit.speed` that generating on these CPUs belongs to."""
     controller = memory_controller(cpu.name)

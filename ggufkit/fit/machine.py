@@ -169,7 +169,26 @@ def read_cpu(root: Path = Path("/")) -> Cpu:
     if text:
         return cpu
     n_threads = os.cpu_count() or 1
-    return Cpu(platform.processor() or platform.machine(), 1, n_threads, n_threads, (), None, None, False)
+    name = _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    n_cores = int.from_bytes(_sysctl_bytes("hw.physicalcpu"), "little") or n_threads
+    return Cpu(name, 1, n_cores, n_threads, (), None, None, False)
+
+
+def _sysctl(name: str) -> str:
+    return _sysctl_bytes(name).split(b"\0")[0].decode("utf-8", "replace")
+
+
+def _sysctl_bytes(name: str) -> bytes:
+    """Ask macOS (sysctlbyname(3)) for a value as it lies in memory; nothing elsewhere."""
+    import ctypes
+
+    try:
+        ask = ctypes.CDLL(None).sysctlbyname
+    except (OSError, TypeError, AttributeError):
+        return b""
+    value, size = ctypes.create_string_buffer(256), ctypes.c_size_t(256)
+    failed = ask(name.encode(), value, ctypes.byref(size), None, ctypes.c_size_t(0))
+    return b"" if failed else value.raw[: size.value]
 
 
 def _l3_bytes(root: Path) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ggufkit.errors import ToolError
 from ggufkit.fit.bandwidth import Bandwidth, measure_bandwidth, measured_set_bytes
 from ggufkit.fit.channels import Channels, advice, find_channels, warnings
-from ggufkit.fit.cpus import Cpu, MemoryController, memory_controller, speed_family
+from ggufkit.fit.cpus import Cpu, MemoryController, memory_controller, soldered_bandwidth, speed_family
 from ggufkit.fit.gpus import Gpu, library_gpus
 from ggufkit.fit.machine import (
     Disk,
@@ -42,6 +42,8 @@ class MachineReport:
     """What `predict_speed` calls machines like this one, when a model runs on its CPUs."""
     channels: Channels | None
     """The memory channels; None when nobody tells."""
+    bandwidth_bytes_per_s: float | None
+    """Theoretical bandwidth of the memory that is there, for `predict_speed`; None when nobody tells."""
     bandwidth: Bandwidth | None
     """The bandwidth measured; None when it was not, or was too noisy to be used."""
     gpus: tuple[Gpu, ...]
@@ -78,6 +80,7 @@ def describe_machine(
         controller=controller,
         family=speed_family(cpu),
         channels=channels,
+        bandwidth_bytes_per_s=channels.bandwidth_bytes_per_s if channels else soldered_bandwidth(cpu.name),
         bandwidth=bandwidth,
         gpus=gpus or read_gpus(root),
         gpu_libraries=libraries,
@@ -137,8 +140,10 @@ def _notes(
         yield f"bandwidth: not measured: {silence}"
     if cpu.virtual:
         yield "memory channels: this is a virtual machine, which does not show its host's"
-    elif channels is None:
+    elif channels is None and soldered_bandwidth(cpu.name) is None:
         yield f"memory channels: {found.problem}; sudo ggufkit machine may know more"
+    elif channels is None:
+        return
     elif controller is None:
         yield f"memory channels: how many this CPU has is not in our table: {cpu.name or 'it has no name'}"
     elif not channels.exact:

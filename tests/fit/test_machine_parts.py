@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from ggufkit.fit import gpus
+from ggufkit.fit.cpus import soldered_bandwidth
 from ggufkit.fit.gpus import Gpu, library_gpus
 from ggufkit.fit.machine import ModulesFound, read_cpu, read_disks, read_gpus, read_modules
 from ggufkit.fit.smbios import parse_udev
@@ -47,8 +49,27 @@ def test_caches_are_counted_once_and_nodes_too(tmp_path: Path) -> None:
 
 def test_elsewhere_threads_count_as_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 10)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     found = read_cpu(tmp_path)
     assert (found.n_sockets, found.n_cores, found.n_threads, found.l3_bytes) == (1, 10, 10, None)
+
+
+def test_macos_is_asked_by_sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {b"machdep.cpu.brand_string": b"Apple M4 Pro\0", b"hw.physicalcpu": b"\x0e\0\0\0"}
+
+    def sysctlbyname(name: bytes, value: Any, size: Any, new: None, new_size: Any) -> int:
+        assert (new, size._obj.value) == (None, 256)
+        if name not in known:
+            return -1
+        value[: len(known[name])] = known[name]
+        size._obj.value = len(known[name])
+        return 0
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(sysctlbyname=sysctlbyname))
+    found = read_cpu(tmp_path)
+    assert (found.name, found.n_cores) == ("Apple M4 Pro", 14)
+    assert soldered_bandwidth(found.name) == 273e9
+    assert soldered_bandwidth("AMD EPYC") is soldered_bandwidth("Apple M9") is None
 
 
 # -- modules -------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ def test_one_stick_is_warned_of(tmp_path: Path) -> None:
     )
     assert report.advice[0].startswith("buy 3 more modules of 64 GiB DDR4-2400")
     assert report.notes == ()
+    assert report.bandwidth_bytes_per_s == 19.2e9
     assert (report.bandwidth, report.disks[0].mount) == (None, tmp_path)
 
 
@@ -105,6 +106,14 @@ def test_a_cpu_that_is_not_in_the_table_is_named(tmp_path: Path) -> None:
     (root / "proc/cpuinfo").write_text(tables.cpuinfo("Loongson-3C5000"))
     report = described(root)
     assert report.notes == ("memory channels: how many this CPU has is not in our table: Loongson-3C5000",)
+
+
+def test_a_mac_has_all_its_channels(tmp_path: Path) -> None:
+    root = z440(tmp_path)
+    (root / "proc/cpuinfo").write_text(tables.cpuinfo("Apple M4 Pro"))
+    report = described(root)
+    assert (report.family, report.bandwidth_bytes_per_s) == ("apple", 273e9)
+    assert report.warnings == report.notes == ()
 
 
 def test_this_very_machine() -> None:
