@@ -28,6 +28,8 @@ from ggufkit.transfer.sources import Source
 PART_SUFFIX = ".part"
 POLL_S = 0.2
 """How often a waiting process looks whether the other one is done, after the first looks."""
+MAX_ODD_LOOKS = 20
+"""How often in a row the part file may be locked, and yet another one than just before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,12 @@ def _journal(job: Job, part_bytes: int) -> Journal:
 def _open_alone(job: Job, progress: Progress) -> int | None:
     """Open the part file when no other process writes it; None when one has written the target meanwhile."""
     before = _state(job.target)
-    looks, same = 0, False
-    while True:
+    looks = odd_looks = 0
+    same = False
+    while odd_looks < MAX_ODD_LOOKS:
         fd = open_part(job.part, job.layout.n_bytes)
-        if try_lock(fd) and is_at(fd, job.part):
+        locked = try_lock(fd)
+        if locked and is_at(fd, job.part):
             if not looks or _state(job.target) == before:
                 return fd
             job.part.unlink(missing_ok=True)  # made by this look: the other process renamed its own
@@ -130,11 +134,14 @@ def _open_alone(job: Job, progress: Progress) -> int | None:
             _check_other(job, same)
             return None
         os.close(fd)
+        odd_looks = odd_looks + 1 if locked else 0
         if not looks:
             progress.note(f"another process is writing {job.target}: waiting for it")
         same = same or Journal(job.journal, job.identity).is_noted()
         time.sleep(min(0.01 * 2 ** min(looks, 5), POLL_S))
         looks += 1
+    hint = "name a folder on another disk: this one's file system gives files no lasting numbers"
+    raise AccessError(f"{job.part} is another file each time it is looked at", hint=hint)
 
 
 def _check_other(job: Job, same: bool) -> None:

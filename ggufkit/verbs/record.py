@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,8 @@ from ggufkit.hubs.manifest import (
 from ggufkit.transfer.digest import DigestCache
 from ggufkit.transfer.disk import write_atomic
 
+STRAY_S = 3600.0
+"""How old a temporary file must be to be nobody's any more."""
 LEVELS_UP = 4  # how far above a file its record may lie: <root>/<folders of the repo>/<file>
 
 
@@ -79,6 +82,10 @@ def write_record(root: Path, manifest: Manifest, *, merged: bool = False) -> Rec
     """Record a pulled set (or a merged file) below `root`."""
     folder = root / RECORD_FOLDER / MERGED_FOLDER if merged else root / RECORD_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    for stray in folder.glob(".ggufkit-*.tmp"):  # write_atomic's, of a run that was killed
+        with contextlib.suppress(OSError):
+            if time.time() - stray.stat().st_mtime > STRAY_S:
+                stray.unlink()
     file = folder / f"{safe_name(manifest.name)}.json"
     write_atomic(file, to_json(manifest).encode())
     return Record(root, file, manifest)

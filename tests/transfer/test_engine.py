@@ -601,6 +601,15 @@ def test_a_writer_whose_part_file_was_replaced_publishes_nothing(tmp_path: Path)
     assert write(job).target.read_bytes() == CONTENT
 
 
+def test_a_file_system_without_lasting_numbers_is_an_error_and_no_endless_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "is_at", lambda _fd, _path: False)
+    monkeypatch.setattr(engine, "POLL_S", 0.001)
+    with pytest.raises(AccessError, match="another file each time"):
+        write(job_of(tmp_path, Memory(CONTENT)))
+
+
 def test_a_system_that_renames_no_open_file_renames_a_closed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

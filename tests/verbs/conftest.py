@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from tests.verbs.published import publish
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make an empty folder the current one, and return it."""
+    """Make an empty folder the current one, and return it.
+
+    Nothing waits for the disk: what is synced, and when, is a matter of tests/transfer.
+    """
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda _fd: None)
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)

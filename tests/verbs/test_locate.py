@@ -290,14 +290,14 @@ def test_a_home_that_can_not_be_written_costs_only_the_comfort(work: Path, own_h
 # ---- large and odd folders ----
 
 
-def test_a_name_that_speaks_of_99999_shards_takes_no_time(work: Path) -> None:
-    for number in (1, 2, 3, 50_000):
-        make_gguf(work / f"m-{number:05d}-of-99999.gguf", tensors=[])
+def test_a_name_that_speaks_of_20000_shards_takes_no_time(work: Path) -> None:
+    for number in (1, 2, 3, 10_000):
+        make_gguf(work / f"m-{number:05d}-of-20000.gguf", tensors=[])
     began = time.monotonic()
     model = find_model()
-    assert len(model.files) == 4 and len(model.missing) == 99_995
+    assert len(model.files) == 4 and len(model.missing) == 19_996
     assert time.monotonic() - began < 20
-    with pytest.raises(FormatError, match="99995 of 99999 shards missing"):
+    with pytest.raises(FormatError, match="19996 of 20000 shards missing"):
         model.headers()
 
 

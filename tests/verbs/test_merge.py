@@ -480,7 +480,7 @@ def test_killed_at_random_moments_it_goes_on(work: Path, zygote: Zygote) -> None
     whole.unlink()
     record_of(work, list(shards))
     n_resumed = 0
-    for wait_s in moments(seed=5, n=8, longest_s=0.8):
+    for wait_s in moments(seed=5, n=8, longest_s=0.5):
         child = zygote.start(work, "merge", "m", patch=SLOW_COPY)
         time.sleep(wait_s)
         child.signal(signal.SIGKILL)

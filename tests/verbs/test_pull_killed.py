@@ -16,14 +16,14 @@ from tests.verbs.published import NAME, QUANT, Child, Zygote, everything, model_
 from tests.verbs.published import zygote as run_zygote
 
 PULL = ("pull", REPO_ID, "--quant", QUANT)
-N_MIB = 30
+N_MIB = 24
 MAX_TWICE_BYTES = 16 << 20
 """How much one kill may cost: 8 MiB between two notes, and what was on its way."""
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A set of 3 shards, 32 MB in all."""
+    """A set of 3 shards, 26 MB in all."""
     root = tmp_path_factory.mktemp("hub")
     found = publish(root, model_bytes(N_MIB), max_tensors=20)
     assert len(found) == 3
@@ -74,7 +74,7 @@ def test_killed_at_random_moments_it_goes_on_and_fetches_little_twice(
     hub: TestHub, files: dict[str, bytes], zygote: Zygote, tmp_path: Path, seed: int
 ) -> None:
     """10 kills for each seed; a pull is killed up to three times before it may end."""
-    hub.add(Fault(plane="cdn", bytes_per_s=100_000_000))
+    hub.add(Fault(plane="cdn", bytes_per_s=150_000_000))
     began = time.monotonic()
     first = tmp_path / "unharmed"
     first.mkdir()
@@ -96,7 +96,7 @@ def test_killed_at_random_moments_it_goes_on_and_fetches_little_twice(
         assert tree(work / NAME) == files
         twice = hub.sent_bytes(plane="cdn") - total(files)
         assert 0 <= twice <= n_kills * MAX_TWICE_BYTES
-        assert not [p for p in everything(work) if "journal" in p or p.endswith((".part", ".tmp"))]
+        assert not [p for p in everything(work) if "journal" in p or p.endswith(".part")]
     assert not waits and n_resumed >= 3, "enough of the kills met a transfer"
 
 
@@ -120,7 +120,7 @@ def test_an_interruption_ends_within_a_second_and_says_how_to_go_on(
     hub.add(fault)
     child = zygote.start(work, *PULL)
     wait_until_hit(fault)
-    time.sleep(0.4)
+    time.sleep(0.25)
     began = time.monotonic()
     child.signal(number)
     assert child.wait() == 130
@@ -160,7 +160,7 @@ def test_two_processes_on_one_target_end_right_and_fetch_once(
 def test_the_second_takes_over_when_the_first_is_killed(
     hub: TestHub, files: dict[str, bytes], zygote: Zygote, home: Path, work: Path
 ) -> None:
-    fault = hub.add(Fault(plane="cdn", bytes_per_s=20_000_000))
+    fault = hub.add(Fault(plane="cdn", bytes_per_s=30_000_000))
     first = zygote.start(work, *PULL)
     wait_until_hit(fault)
     second = zygote.start(work, *PULL)
@@ -168,7 +168,7 @@ def test_the_second_takes_over_when_the_first_is_killed(
     while "another process is writing" not in _text(home / "err"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(0.5)
+    time.sleep(0.3)
     first.signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     assert second.wait() == 0
@@ -183,12 +183,12 @@ def _text(path: Path) -> str:
 def test_off_a_terminal_progress_is_plain_lines(
     hub: TestHub, files: dict[str, bytes], zygote: Zygote, home: Path, work: Path
 ) -> None:
-    hub.add(Fault(plane="cdn", bytes_per_s=15_000_000))
+    hub.add(Fault(plane="cdn", bytes_per_s=16_000_000))
     child: Child = zygote.start(work, *PULL)
     assert child.wait() == 0
     text = (home / "err").read_text()
     assert "\r" not in text and "\x1b" not in text
     percents = [int(n) for n in re.findall(r"^pulling .*: (\d+) %, [\d.]+ MiB/s$", text, re.MULTILINE)]
     assert percents == sorted(percents) and 1 <= len(percents) <= 12
-    assert re.search(r"^pulling \S+: 30\.\d MiB$", text, re.MULTILINE)
-    assert re.search(r"^pulling \S+: (30\.\d MiB) of \1 in \d+\.\d s$", text, re.MULTILINE)
+    assert re.search(r"^pulling \S+: 24\.\d MiB$", text, re.MULTILINE)
+    assert re.search(r"^pulling \S+: (24\.\d MiB) of \1 in \d+\.\d s$", text, re.MULTILINE)

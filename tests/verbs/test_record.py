@@ -104,6 +104,17 @@ def test_a_record_is_replaced_by_the_next_of_its_name(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / ".ggufkit").iterdir()] == ["m.json"]
 
 
+def test_what_killed_runs_left_is_taken_away_when_it_is_old(tmp_path: Path) -> None:
+    folder = tmp_path / ".ggufkit"
+    folder.mkdir()
+    for name in (".ggufkit-old.tmp", ".ggufkit-new.tmp", "mine.tmp"):
+        (folder / name).write_bytes(b"half a reco")
+    for name in (".ggufkit-old.tmp", "mine.tmp"):
+        os.utime(folder / name, (1, 1))
+    write_record(tmp_path, manifest())
+    assert sorted(p.name for p in folder.iterdir()) == [".ggufkit-new.tmp", "m.json", "mine.tmp"]
+
+
 def test_a_local_path_may_differ_from_the_one_in_the_repo(tmp_path: Path) -> None:
     files = (ManifestFile("q/m.gguf", 7, "0" * 64, "here/n.gguf"),)
     record = write_record(tmp_path, Manifest("m", None, files, ()))
