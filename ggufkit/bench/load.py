@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ggufkit.errors import FormatError
@@ -101,11 +102,29 @@ def _object(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     name = kind.__name__
     if name not in definitions:
         definitions[name] = {}
-        hints, fields = get_type_hints(kind), dataclasses.fields(kind)
+        hints, fields, told = get_type_hints(kind), dataclasses.fields(kind), _field_texts(kind)
         definitions[name] = {
             "type": "object",
             "description": (kind.__doc__ or "").splitlines()[0],
-            "properties": {field.name: _schema(hints[field.name], definitions) for field in fields},
+            "properties": {
+                field.name: _schema(hints[field.name], definitions) | {"description": told[field.name]}
+                for field in fields
+            },
             "required": [field.name for field in fields if field.default is dataclasses.MISSING],
         }
     return {"$ref": f"#/$defs/{name}"}
+
+
+def _field_texts(kind: Any) -> dict[str, str]:
+    """Return the docstrings that stand under a dataclass's fields in its source."""
+    import ast
+    import inspect
+
+    body = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for field, text in pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            assert isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            texts[field.target.id] = str(text.value.value)
+    return texts

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ggufkit.bench.result import BenchResult, ModelResult, Run, Spread, Summary
-from ggufkit.bench.summary import NOISY, change_over_time
+from ggufkit.bench.summary import NOISY, change_over_time, together_tokens_per_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,10 @@ def consecutive_lines(result: BenchResult) -> list[str]:
         if change is not None:
             line += f"; the later half {abs(change):.0%} {'faster' if change > 0 else 'slower'}"
         lines.append(line)
+        together = together_tokens_per_s(runs)
+        if result.settings.n_concurrent > 1 and together is not None:
+            n = result.settings.n_concurrent
+            lines.append(f"{model.name}, {n} answers at a time: {_speed(together)} tokens/s together")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from ggufkit.bench.result import Run, Spread, Summary
 
@@ -39,6 +40,18 @@ def summarize(runs: Sequence[Run]) -> Summary:
         first_answer_s=spread(run.client.first_answer_s for run in sound),
         n_generated_tokens=sum(run.tokens.n_generated_tokens or 0 for run in runs),
     )
+
+
+def together_tokens_per_s(runs: Iterable[Run]) -> float | None:
+    """Return the tokens of all answers over the time in which at least one was under way."""
+    n_tokens, busy_s, until = 0, 0.0, float("-inf")
+    for run in sorted((run for run in runs if run.status in SOUND), key=lambda run: run.asked_at):
+        begin = datetime.fromisoformat(run.asked_at).timestamp()
+        end = begin + run.client.end_s
+        busy_s += max(0.0, end - max(begin, until))
+        until = max(until, end)
+        n_tokens += run.tokens.n_generated_tokens or 0
+    return n_tokens / busy_s if n_tokens and busy_s else None
 
 
 def change_over_time(runs: Iterable[Run]) -> float | None:

@@ -29,7 +29,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--api", type=click.Choice(APIS), help="What the server speaks; left out, it is found out.")
 @click.option("--url", metavar="URL", help="The server, with or without /v1; left out, the Ollama here.")
-@click.option("--model", "models", multiple=True, metavar="NAME", help="A model to ask; may be repeated.")
+@click.option("--model", multiple=True, metavar="NAME", help="A model to ask; may be repeated.")
 @click.option("--questions", type=FILE, metavar="FILE", help="Ask those of a file: JSON, or one a paragraph.")
 @click.option(
     "--lang", type=click.Choice(LANGS), default="en", show_default=True, help="Of the five questions."
@@ -125,7 +125,7 @@ def _run(
     *,
     api: Any,
     url: str | None,
-    models: tuple[str, ...],
+    model: tuple[str, ...],
     output: Path | None,
     resume: bool,
     force: bool,
@@ -141,7 +141,7 @@ def _run(
     client = open_client(url, api, os.environ)
     plan = plan_bench(
         client,
-        models,
+        model,
         _questions(asked),
         _settings(asked),
         output=output,
@@ -201,14 +201,13 @@ def _plan_text(plan: BenchPlan) -> str:
 @click.argument("file", type=FILE)
 @click.option(
     "--format",
-    "form",
     type=click.Choice(FORMATS),
     default="table",
     show_default=True,
     help="What it is shown as.",
 )
 @output_options
-def show(out: Out, file: Path, form: str) -> None:
+def show(out: Out, file: Path, format: str) -> None:  # noqa: A002, the flag's name is the config's
     """Show a result file.
 
     \b
@@ -221,12 +220,12 @@ def show(out: Out, file: Path, form: str) -> None:
     from ggufkit.bench.file import read_result
 
     result = read_result(file)
-    if form == "table" or out.as_json or out.quiet:
+    if format == "table" or out.as_json or out.quiet:
         _show(out, result, quiet=file)
         return
     from ggufkit.bench.report import csv_text, markdown
 
-    click.echo({"markdown": markdown, "csv": csv_text}[form](result), nl=False)
+    click.echo({"markdown": markdown, "csv": csv_text}[format](result), nl=False)
 
 
 @command.command("compare", short_help="Compare two result files.")

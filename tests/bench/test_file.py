@@ -18,6 +18,9 @@ from tests.bench.schema_check import faults
 def test_the_published_schema_is_the_code_s() -> None:
     assert published_schema() == current_schema()
     assert published_schema()["title"] == "ggufkit.bench/1"
+    for name, definition in published_schema()["$defs"].items():
+        assert definition["properties"] and definition["description"], name
+        assert all(field["description"] for field in definition["properties"].values()), name
 
 
 def test_what_is_written_is_read_again_and_is_as_the_schema_says(tmp_path: Path) -> None:

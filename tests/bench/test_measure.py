@@ -29,6 +29,19 @@ def test_llama_server_as_recorded() -> None:
     assert run.verdict.judgement == "pass"
 
 
+def test_the_same_prompt_with_the_cache_off() -> None:
+    run = ask(recording("ll_v1_nocache"), llama=True)
+    assert (run.tokens.n_cached_tokens, run.tokens.n_generated_tokens) == (0, 9)
+    assert run.server is not None and run.server.n_prompt_tokens == 48
+
+
+def test_ollama_through_v1_counts_but_tells_no_times() -> None:
+    run = ask(recording("ol2_v1"))
+    assert (run.tokens.n_prompt_tokens, run.tokens.n_generated_tokens) == (15, 12)
+    assert run.tokens.n_cached_tokens is None and run.server is None
+    assert close(run.client.generation_tokens_per_s, 11 / (0.2309 - 0.0708), 0.15)
+
+
 def test_a_cached_prompt_has_no_prompt_speed() -> None:
     run = ask(recording("ll_v1_same"), llama=True)
     assert run.tokens.n_cached_tokens == 47 and run.tokens.n_prompt_tokens == 48

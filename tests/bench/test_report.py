@@ -11,7 +11,7 @@ import pytest
 from ggufkit.bench.compare import compare
 from ggufkit.bench.report import consecutive_lines, csv_text, markdown, models_grid, questions_grid, warnings
 from ggufkit.bench.result import BenchResult, Run
-from ggufkit.bench.summary import change_over_time, spread, summarize
+from ggufkit.bench.summary import change_over_time, spread, summarize, together_tokens_per_s
 from ggufkit.errors import UsageError
 from tests.bench.made import RUN, SETTINGS, made
 
@@ -47,6 +47,16 @@ def test_a_fall_over_consecutive_answers_is_seen() -> None:
     assert change_over_time(reversed(runs_at(10, 10, 5, 12, 12))) == pytest.approx(0.2)
     (line,) = consecutive_lines(made((10.0, 8.0, 5.0)))
     assert "10.00 10.00 8.00 8.00 5.00 5.00 tokens/s; the later half 50% slower" in line
+
+
+def test_answers_at_the_same_time_have_a_speed_together() -> None:
+    """Two that overlap for half their time, and one an hour later: 303 tokens in 15.75 + 10.5 seconds."""
+    times = ("2026-11-22T00:00:00+00:00", "2026-11-22T00:00:05.250+00:00", "2026-11-22T01:00:00+00:00")
+    runs = [replace(RUN, asked_at=time) for time in times]
+    assert together_tokens_per_s(runs) == pytest.approx(303 / 26.25)
+    assert together_tokens_per_s([replace(RUN, status="error")]) is None
+    lines = consecutive_lines(made(settings=replace(SETTINGS, n_concurrent=4)))
+    assert len(lines) == 2 and "smol, 4 answers at a time: 57.71 tokens/s together" in lines[1]
 
 
 def test_the_tables_keep_both_clocks_apart() -> None:

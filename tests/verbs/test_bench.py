@@ -300,9 +300,9 @@ def real_ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaServ
         yield server
 
 
-@pytest.fixture(scope="module")
-def real_llama() -> Iterator[LlamaServer]:
-    with run_llama_server(testbed.smollm2()) as server:
+@pytest.fixture(scope="module", params=["smollm2", "gemma3"])
+def real_llama(request: pytest.FixtureRequest) -> Iterator[LlamaServer]:
+    with run_llama_server({"smollm2": testbed.smollm2, "gemma3": testbed.gemma3}[request.param]()) as server:
         yield server
 
 
