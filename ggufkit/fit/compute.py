@@ -162,18 +162,17 @@ class ModelGraph(AttentionGraph):
     def _embedding(self) -> Node:
         """llama-graph.cpp build_inp_embd: tokens, embeddings and a mixture of both are all provided for."""
         graph, n, size = self.graph, self.n_tokens, self.n_embedding
-        tokens = graph.input(n, element_bytes=I32)
         given = graph.input(size, n)
-        mixed_tokens, slots = graph.input(n, element_bytes=I32), graph.input(n, element_bytes=I64)
-        mixed = graph.input(size, n)
-        found = graph.expand(graph.op((size, n), tokens))
+        found = graph.expand(graph.op((size, n), graph.input(n, element_bytes=I32)))
         graph.expand(given)
-        copy = graph.op((size, n), mixed)
-        written = graph.op((size, n), graph.op((size, n), mixed_tokens), slots, copy)
-        written.root = copy
-        graph.expand(written)
+        if self.at.mixed_inputs:
+            copy = graph.op((size, n), graph.input(size, n))
+            tokens = graph.op((size, n), graph.input(n, element_bytes=I32))
+            written = graph.op((size, n), tokens, graph.input(n, element_bytes=I64), copy)
+            written.root = copy
+            graph.expand(written)
         if self.arch.startswith("gemma"):
-            found = self._map(found, graph.input(1, n))
+            found = self._map(found, *([graph.input(1, n)] if self.at.mixed_inputs else []))
         return graph.expand(found)
 
     def _outputs_only(self, node: Node) -> Node:

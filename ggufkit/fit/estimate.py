@@ -31,6 +31,8 @@ class FitSettings:
     """`--flash-attn`: attention is computed in one step; llama.cpp's `auto` is on where the CPU computes."""
     n_outputs: int | None = None
     """Tokens of a batch for which scores are provided; None: one of each text, as servers do."""
+    mixed_inputs: bool = True
+    """Whether a batch may mix tokens and embeddings: new llama.cpp provides for it, build 10434 did not."""
     prompt_cache_bytes: int = 0
     """`--cache-ram`: how far a server's cache of earlier prompts may grow."""
     n_checkpoints: int = 0

@@ -43,6 +43,8 @@ class ComputeSettings:
     """Whether keys are kept in a quantized type."""
     v_quantized: bool
     """The same of the values."""
+    mixed_inputs: bool = True
+    """Whether a batch may mix tokens and embeddings."""
 
 
 @dataclass(frozen=True, slots=True)

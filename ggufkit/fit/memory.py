@@ -192,6 +192,7 @@ def _compute_settings(caches: Caches, settings: FitSettings) -> ComputeSettings:
         v_element_bytes=v.type_size_bytes / v.block_size,
         k_quantized=k.block_size > 1,
         v_quantized=v.block_size > 1,
+        mixed_inputs=settings.mixed_inputs,
     )
 
 

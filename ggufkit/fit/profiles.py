@@ -7,7 +7,7 @@ LM Studio 0.4's settings schema (`llm.load.*`). Borders between the versions loo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ggufkit.errors import UsageError
@@ -41,6 +41,8 @@ class Runtime:
     """Whether attention is computed in one step."""
     n_batch_tokens: int
     """Tokens that are handed over at once."""
+    mixed_inputs: bool
+    """Whether its llama.cpp provides for batches that mix tokens and embeddings."""
     prompt_cache_bytes: int
     """How far a cache of earlier prompts may grow."""
     n_checkpoints: int
@@ -50,21 +52,75 @@ class Runtime:
 PROMPT_CACHE_BYTES = 8 * GIB  # common.h cache_ram_mib
 CHECKPOINTS = 32  # common.h n_ctx_checkpoints; LM Studio llm.load.llama.contextCheckpoints
 
-RUNTIMES: tuple[Runtime, ...] = (
-    Runtime(
-        "llama-server", (0,), 4, True, False, None, False, False, True, 2048, PROMPT_CACHE_BYTES, CHECKPOINTS
-    ),
-    Runtime("llama-bench", (0,), 1, False, False, 512, False, True, True, 2048, 0, 0),
-    Runtime("ollama", (0,), 4, True, True, 2048, True, False, False, 512, 0, 0),
-    Runtime("ollama", (0, 7), 2, True, True, 4096, True, False, False, 512, 0, 0),
-    Runtime("ollama", (0, 11), 1, True, True, 4096, True, False, False, 512, 0, 0),
-    Runtime(
-        "ollama", (0, 30), 1, False, False, 4096, True, False, True, 512, PROMPT_CACHE_BYTES, CHECKPOINTS
-    ),
-    Runtime("lmstudio", (0,), 1, True, True, 4096, False, False, False, 512, 0, 0),
-    Runtime("lmstudio", (0, 4), 4, True, False, 4096, False, False, True, 2048, 0, CHECKPOINTS),
+_SERVER = Runtime(
+    name="llama-server",
+    since=(10435,),
+    n_sequences=4,
+    unified=True,
+    always_unified=False,
+    context_tokens=None,
+    context_each=False,
+    all_outputs=False,
+    flash=True,
+    n_batch_tokens=2048,
+    mixed_inputs=True,
+    prompt_cache_bytes=PROMPT_CACHE_BYTES,
+    n_checkpoints=CHECKPOINTS,
 )
-"""By name, the oldest first."""
+_BENCH = replace(
+    _SERVER,
+    name="llama-bench",
+    n_sequences=1,
+    unified=False,
+    context_tokens=512,
+    all_outputs=True,
+    prompt_cache_bytes=0,
+    n_checkpoints=0,
+)
+_OLLAMA = replace(
+    _SERVER,
+    name="ollama",
+    since=(0, 30),
+    n_sequences=1,
+    unified=False,
+    context_tokens=4096,
+    context_each=True,
+    n_batch_tokens=512,
+)
+_OWN_RUNNER = replace(
+    _OLLAMA,
+    since=(0, 11),
+    unified=True,
+    always_unified=True,
+    flash=False,
+    mixed_inputs=False,
+    prompt_cache_bytes=0,
+    n_checkpoints=0,
+)
+_LM_STUDIO = replace(_SERVER, name="lmstudio", since=(0, 4), context_tokens=4096, prompt_cache_bytes=0)
+
+RUNTIMES: tuple[Runtime, ...] = (
+    replace(_SERVER, since=(0,), mixed_inputs=False),
+    _SERVER,
+    replace(_BENCH, since=(0,), mixed_inputs=False),
+    _BENCH,
+    replace(_OWN_RUNNER, since=(0,), n_sequences=4, context_tokens=2048),
+    replace(_OWN_RUNNER, since=(0, 7), n_sequences=2),
+    _OWN_RUNNER,
+    _OLLAMA,
+    replace(
+        _LM_STUDIO,
+        since=(0,),
+        n_sequences=1,
+        always_unified=True,
+        flash=False,
+        n_batch_tokens=512,
+        mixed_inputs=False,
+        n_checkpoints=0,
+    ),
+    _LM_STUDIO,
+)
+"""By name, the oldest first; llama.cpp's versions are the numbers of its builds."""
 
 OLLAMA_BY_VRAM = ((47 * GIB, 262_144), (23 * GIB, 32_768))
 """Ollama 0.30 and later: the context by the memory of all GPUs; else 4,096."""
@@ -79,7 +135,7 @@ def find_runtime(text: str) -> Runtime:
         raise UsageError(f"no runtime is called {name}", hint=f"choose from {names}, e.g. ollama@0.5")
     if not version:
         return found[-1]
-    parts = version.removeprefix("v").split(".")
+    parts = version.lstrip("vb").split(".")
     if not all(part.isascii() and part.isdigit() and len(part) < 9 for part in parts):
         raise UsageError(f"--runtime {text}: {version} is no version", hint="write it like ollama@0.5.4")
     asked = tuple(int(part) for part in parts)
@@ -132,6 +188,7 @@ def settings_for(wishes: Wishes, runtime: Runtime | None = None, context_tokens:
         n_batch_tokens=n_batch,
         flash=(runtime.flash if runtime else True) if wishes.flash is None else wishes.flash,
         n_outputs=n_batch if runtime and runtime.all_outputs else None,
+        mixed_inputs=runtime.mixed_inputs if runtime else True,
         prompt_cache_bytes=runtime.prompt_cache_bytes if runtime else 0,
         n_checkpoints=runtime.n_checkpoints if runtime else 0,
     )

@@ -165,6 +165,7 @@ def test_settings_reach_the_estimate(fit: Fit, old_r1: Path) -> None:
         "n_batch_tokens": 4096,
         "flash": True,
         "n_outputs": None,
+        "mixed_inputs": True,
         "prompt_cache_bytes": 0,
         "n_checkpoints": 0,
     }
@@ -176,7 +177,7 @@ def test_a_runtime_has_its_own_defaults(fit: Fit, old_r1: Path) -> None:
     assert "with 8,192 tokens of context for 4 texts together (the default of ollama;" in ran.out
     assert "no flash attention" in ran.out
     bench = fit(old_r1, "--ram", "256G", "--runtime", "llama-bench", "--json").json
-    assert (bench["runtime"], bench["estimate"]["context_tokens"]) == ("llama-bench", 512)
+    assert (bench["runtime"], bench["estimate"]["context_tokens"]) == ("llama-bench 10435", 512)
     assert bench["estimate"]["settings"]["n_outputs"] == 2048
     server = fit(old_r1, "--ram", "256G", "--runtime", "llama-server", "-c", 4096)
     assert "may grow later, not counted: prompt cache up to 8.0 GiB" in server.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ggufkit.errors import UsageError
-from ggufkit.fit.profiles import RUNTIMES, Wishes, context_of, find_runtime, settings_for
+from ggufkit.fit.profiles import Wishes, context_of, find_runtime, settings_for
 from ggufkit.verbs.fit import FitReport, fit
 from tests.fit.facts import truth_header
 
@@ -55,6 +55,7 @@ def test_one_text_of_ollama_would_have_fitted() -> None:
         ("lmstudio", 4, 4096, True),
         ("llama-server", 4, None, True),
         ("llama-bench", 1, 512, True),
+        ("llama-server@b10434", 4, None, True),
     ],
 )
 def test_defaults_by_version(text: str, n_sequences: int, context: int | None, flash: bool) -> None:
@@ -85,6 +86,11 @@ def test_llama_server_takes_the_models_context_and_may_grow() -> None:
     assert not run("gemma3-27b-q4km", "llama-bench").estimate.may_grow
 
 
+def test_older_builds_provide_for_no_mixture() -> None:
+    old, new = (settings_for(Wishes(), find_runtime(f"llama-server@{b}")) for b in ("b10434", "11434"))
+    assert (old.mixed_inputs, new.mixed_inputs) == (False, True)
+
+
 def test_llama_bench_provides_for_all_scores() -> None:
     settings = settings_for(Wishes(), find_runtime("llama-bench"))
     assert settings.n_outputs == settings.n_batch_tokens == 2048
@@ -93,7 +99,7 @@ def test_llama_bench_provides_for_all_scores() -> None:
 @pytest.mark.parametrize("text", ["llamafile", "", "ollama@new", "ollama@", "ollama@1.-2", "@1"])
 def test_unknown_runtimes(text: str) -> None:
     if text == "ollama@":
-        assert find_runtime(text) is RUNTIMES[-3]
+        assert find_runtime(text).since == (0, 30)
         return
     with pytest.raises(UsageError) as caught:
         find_runtime(text)
