@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ggufkit.bench.result import BenchResult, ModelResult, Run, Spread, Summary
 from ggufkit.bench.summary import NOISY, change_over_time, together_tokens_per_s
+from ggufkit.errors import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +178,10 @@ def _csv_cells(run: Run) -> tuple[object, ...]:
 
 
 def _harmless(cell: object) -> object:
-    """Keep a spreadsheet from taking text for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    """Keep a spreadsheet from taking text for a formula, and a terminal from obeying it."""
+    if not isinstance(cell, str):
+        return cell
+    return f"'{printable(cell)}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else printable(cell)
 
 
 def _measures(model: ModelResult) -> tuple[str, ...]:
@@ -225,7 +228,7 @@ def _seconds(spread: Spread | None) -> str:
 
 def _md(text: str) -> str:
     """Escape what Markdown, or HTML in it, would take for its own."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    text = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in text)
 
 
@@ -236,7 +239,8 @@ def _md_table(grid: Grid) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return text as a block of code, behind a fence that it can't close."""
+    """Return text as a block of code, behind a fence that it can't close, and no terminal obeys."""
+    text = "\n".join(printable(line.expandtabs(4)) for line in text.split("\n"))
     fence = "```"
     while fence in text:
         fence += "`"

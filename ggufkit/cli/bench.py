@@ -9,7 +9,7 @@ import click
 
 from ggufkit.cli.params import dry_run_option, force_option, output_options
 from ggufkit.cli.render import Out, table
-from ggufkit.errors import UsageError, printable
+from ggufkit.errors import NetworkError, UsageError, printable
 
 if TYPE_CHECKING:
     from ggufkit.bench.compare import Comparison, Pair
@@ -162,7 +162,16 @@ def _run(
             out.say(f"what was answered is in {plan.output}; the same command with {flags} goes on")
         raise
     _show(out, result, quiet=plan.output)
+    if not any(model.summary.n_sound for model in result.models):
+        raise _no_answer(result, plan.output)
     out.hint(f"next: ggufkit bench show {plan.output} --format markdown")
+
+
+def _no_answer(result: BenchResult, output: Path) -> NetworkError:
+    runs = [run for model in result.models for question in model.questions for run in question.runs]
+    reason = next((run.error for run in runs if run.error), "each broke off without a last message")
+    hint = f"the same command with -o {output} --resume asks again"
+    return NetworkError(f"no answer came to its end: {printable(reason)}", hint=hint)
 
 
 def _questions(asked: dict[str, Any]) -> tuple[Question, ...]:

@@ -98,6 +98,13 @@ def test_markdown_shows_answers_that_can_t_break_out() -> None:
     assert text.count("| ---: |") or text.count("---:")
 
 
+def test_what_a_model_said_drives_no_terminal() -> None:
+    result = made(name="a\x1b[2Jb", answer="one\ttab\r\n\x1b]0;title\x07\x9b2J")
+    for text in (markdown(result), csv_text(result)):
+        assert all(c.isprintable() or c == "\n" for c in text)
+    assert "one tab" in markdown(result) and r"\x1b]0;title\x07" in markdown(result)
+
+
 def change(a: BenchResult, b: BenchResult) -> tuple[float | None, bool]:
     pair = compare(a, b).pairs[0]
     return pair.change, pair.told_apart

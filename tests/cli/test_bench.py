@@ -153,6 +153,17 @@ def test_ctrl_c_keeps_what_there_is() -> None:
     assert read_result(Path("r.json")).models[0].summary.n_runs == 5
 
 
+def test_no_sound_answer_is_a_failure_with_a_file(ollama: Replay, capsys: Captured) -> None:
+    ollama.routes["/api/chat"] = Reply((), 500, "text/plain")
+    assert ask(ollama, "-o", "r.json") == 5
+    err = capsys.readouterr().err
+    assert "error: no answer came to its end: the server answered 500" in err and "--resume asks again" in err
+    assert read_result(Path("r.json")).models[0].summary.n_sound == 0
+    ollama.routes["/api/chat"] = recording("ol_chat", speed=20)
+    assert ask(ollama, "-o", "loop.json") == 5
+    assert "broke off without a last message" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [module.show, module.compare_command])
 def test_the_commands_behind_it_have_help_and_examples(command: click.Command) -> None:
     text = command.help or ""
