@@ -48,20 +48,24 @@ def questions_grid(result: BenchResult) -> Grid:
 
 
 def consecutive_lines(result: BenchResult) -> list[str]:
-    """Return for each model the speeds in the order of asking: on a hot or paging machine they fall."""
+    """Return for each model the speeds in the order of asking: on a hot or paging machine they fall.
+
+    For answers at the same time, which slow each other, their speed together.
+    """
     lines = []
+    n = result.settings.n_concurrent
     for model in result.models:
         runs = sorted(_answers(model), key=lambda run: run.order)
+        if n > 1:
+            together = _speed(together_tokens_per_s(runs))
+            lines.append(f"{model.name}, {n} answers at a time: {together} tokens/s together")
+            continue
         speeds = [run.client.generation_tokens_per_s for run in runs]
         line = f"{model.name}, one answer after the other: {' '.join(map(_speed, speeds))} tokens/s"
         change = change_over_time(runs)
         if change is not None:
             line += f"; the later half {abs(change):.0%} {'faster' if change > 0 else 'slower'}"
         lines.append(line)
-        together = together_tokens_per_s(runs)
-        if result.settings.n_concurrent > 1 and together is not None:
-            n = result.settings.n_concurrent
-            lines.append(f"{model.name}, {n} answers at a time: {_speed(together)} tokens/s together")
     return lines
 
 
@@ -74,12 +78,13 @@ def warnings(result: BenchResult) -> list[str]:
         cut = sum(run.status == "length" for run in runs)
         broken = sum(run.status in ("no_final", "error", "timeout") for run in runs)
         if uncounted:
-            said.append(f"{model.name}: {uncounted} answers without the server's token count have no speed")
-        if cut:
-            text = f"{cut} answers were cut at {result.settings.max_tokens:,} tokens and are not judged"
+            text = f"answers without a speed, as the server counted no tokens: {uncounted}"
             said.append(f"{model.name}: {text}")
+        if cut:
+            limit = result.settings.max_tokens
+            said.append(f"{model.name}: answers cut at {limit:,} tokens, and so not judged: {cut}")
         if broken:
-            said.append(f"{model.name}: {broken} answers broke off and are not judged")
+            said.append(f"{model.name}: answers that broke off, and so are not judged: {broken}")
         said += _noise(model)
     return said
 

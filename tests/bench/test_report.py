@@ -55,8 +55,8 @@ def test_answers_at_the_same_time_have_a_speed_together() -> None:
     runs = [replace(RUN, asked_at=time) for time in times]
     assert together_tokens_per_s(runs) == pytest.approx(303 / 26.25)
     assert together_tokens_per_s([replace(RUN, status="error")]) is None
-    lines = consecutive_lines(made(settings=replace(SETTINGS, n_concurrent=4)))
-    assert len(lines) == 2 and "smol, 4 answers at a time: 57.71 tokens/s together" in lines[1]
+    (line,) = consecutive_lines(made(settings=replace(SETTINGS, n_concurrent=4)))
+    assert line == "smol, 4 answers at a time: 57.71 tokens/s together"
 
 
 def test_the_tables_keep_both_clocks_apart() -> None:
@@ -78,8 +78,8 @@ def test_what_to_mind() -> None:
     question = replace(model.questions[0], runs=(uncounted, replace(uncounted, status="error")))
     result = replace(made(), models=(replace(model, questions=(question,)),))
     said = " | ".join(warnings(result))
-    assert "2 answers without the server's token count" in said
-    assert "1 answers were cut at 4,096 tokens" in said and "1 answers broke off" in said
+    assert "the server counted no tokens: 2" in said
+    assert "cut at 4,096 tokens, and so not judged: 1" in said and "are not judged: 1" in said
 
 
 def test_csv_has_a_row_for_each_answer_and_no_formulas() -> None:

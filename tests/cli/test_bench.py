@@ -52,7 +52,7 @@ def test_five_questions_and_a_table(ollama: Replay, capsys: Captured) -> None:
     assert [line.split()[1] for line in out.splitlines()[3:10]] == names
     assert "SERVER SAYS" in out and "one answer after the other" in out
     assert f"ollama 0.5.4 at {ollama.url}: smol; 6 questions, 6 answers, to r.json" in err
-    assert "5 answers were cut at 4,096 tokens" in err and "next: ggufkit bench show r.json" in err
+    assert "cut at 4,096 tokens, and so not judged: 5" in err and "next: ggufkit bench show r.json" in err
     assert len(read_result(Path("r.json")).models[0].questions) == 6
 
 
