@@ -70,8 +70,9 @@ class AttentionGraph(LayerGraph):
                 q, gate = (graph.view(full, (key, layer.n_heads, n), full.strides) for _ in range(2))
             else:
                 q = graph.view(q, (key, layer.n_heads, n))
-        q = self._rope(self._named_norm(q, layer, "attn_q_norm"))
-        k = self._rope(self._named_norm(k, layer, "attn_k_norm"))
+        q, k = self._named_norm(q, layer, "attn_q_norm"), self._named_norm(k, layer, "attn_k_norm")
+        if layer.windowed or self.arch not in ("cohere2", "cohere2moe"):
+            q, k = self._rope(q), self._rope(k)
         if self.arch.startswith("gemma"):
             q = self._map(q)
         current = self._cached(q, k, v, layer, value)

@@ -18,16 +18,43 @@ from ggufkit.gguf.model import ModelInfo
 
 MEASURED = frozenset(
     {
+        "cohere2",
+        "command-r",
+        "deci",
         "deepseek2",
+        "ernie4_5",
+        "exaone",
+        "falcon",
+        "gemma",
+        "gemma2",
         "gemma3",
         "glm4moe",
         "gpt-oss",
+        "gptneox",
+        "granite",
+        "granitemoe",
+        "hunyuan-dense",
+        "hunyuan-moe",
+        "internlm2",
         "jamba",
         "llama",
+        "minicpm",
+        "mistral3",
+        "olmo2",
+        "olmoe",
+        "orion",
         "qwen2",
+        "qwen2moe",
+        "qwen2vl",
         "qwen3",
         "qwen3moe",
         "qwen3next",
+        "qwen3vl",
+        "seed_oss",
+        "smollm3",
+        "stablelm",
+        "starcoder2",
+        "xverse",
     }
 )
 """Architectures whose buffers were held against llama.cpp's own, to the byte (tests/fit/test_compute.py)."""
@@ -172,7 +199,8 @@ class ModelGraph(AttentionGraph):
             written.root = copy
             graph.expand(written)
         if self.arch.startswith("gemma"):
-            found = self._map(found, *([graph.input(1, n)] if self.at.mixed_inputs else []))
+            by_row = self.at.mixed_inputs and self.arch not in ("gemma", "gemma2")
+            found = self._map(found, *([graph.input(1, n)] if by_row else []))
         return graph.expand(found)
 
     def _outputs_only(self, node: Node) -> Node:
@@ -196,23 +224,36 @@ class ModelGraph(AttentionGraph):
             current = self._mamba(current, layer)
         else:
             current = self._mamba2(current, layer)
+        alone = not layer.has("ffn_norm.weight") and not layer.has("post_attention_norm.weight")
         if last:
             current, before = self._outputs_only(current), self._outputs_only(before)
-        return self._after_attention(current, before, normed, layer)
+            normed = self._outputs_only(normed) if alone else normed
+        if alone and layer.has("attn_norm.weight"):
+            return self._beside_attention(current, before, normed, layer)
+        return self._after_attention(current, before, layer)
 
-    def _after_attention(self, current: Node, before: Node, normed: Node, layer: Layer) -> Node:
-        if layer.has("ffn_norm.weight"):
+    def _beside_attention(self, current: Node, before: Node, normed: Node, layer: Layer) -> Node:
+        """Both halves of the layer work on the same input."""
+        if self.arch == "stablelm":
+            return self._map(self._forward(normed, layer), self._map(current, before))
+        pair = (current, before) if self.arch in ("falcon", "phi2") else (before, current)
+        return self._map(self._map(self._forward(normed, layer), pair[0]), pair[1])
+
+    def _after_attention(self, current: Node, before: Node, layer: Layer) -> Node:
+        if layer.has("ffn_norm.weight") or not layer.has("attn_norm.weight"):
             current = self._named_norm(current, layer, "post_attention_norm")
             residual = self._sum(current, before)
             current = self._named_norm(residual, layer, "ffn_norm")
         else:
             residual = self._map(current, before)
             current = self._named_norm(residual, layer, "post_attention_norm")
+        current = self._named_norm(self._forward(current, layer), layer, "post_ffw_norm")
+        return self._sum(current, residual)
+
+    def _forward(self, current: Node, layer: Layer) -> Node:
         routed = layer.has("ffn_gate_inp.weight")
         self.graph.phase = "experts" if routed else "feed-forward"
-        current = self._experts(current, layer) if routed else self._ffn(current, layer)
-        current = self._named_norm(current, layer, "post_ffw_norm")
-        return self._sum(current, residual)
+        return self._experts(current, layer) if routed else self._ffn(current, layer)
 
     def _sum(self, current: Node, residual: Node) -> Node:
         """Add what a layer computes to what came in, over the one of the two that llama.cpp names first."""

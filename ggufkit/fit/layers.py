@@ -13,6 +13,29 @@ from math import prod
 from ggufkit.fit.graph import I32, Graph, Node
 from ggufkit.gguf.model import ModelInfo
 
+PLAIN_NORM = frozenset(
+    {
+        "bloom",
+        "codeshell",
+        "cohere2",
+        "command-r",
+        "dbrx",
+        "falcon",
+        "gpt2",
+        "gptneox",
+        "jais",
+        "jais2",
+        "mpt",
+        "nemotron",
+        "olmo",
+        "orion",
+        "phi2",
+        "stablelm",
+        "starcoder",
+        "starcoder2",
+    }
+)
+"""Architectures that subtract the mean when they normalize (LLM_NORM), which ggml does not do in place."""
 SAME_LAYERS = 2
 """Layers of one kind between the same neighbours that are built; more of them need no more memory."""
 
@@ -101,7 +124,7 @@ class LayerGraph:
         return self.graph.map(node, *others)
 
     def _norm(self, node: Node, scaled: bool, *, biased: bool = False) -> Node:
-        node = self.graph.op(node.shape, node, in_place=True)
+        node = self.graph.op(node.shape, node, in_place=self.arch not in PLAIN_NORM)
         node = self._map(node) if scaled else node
         return self._map(node) if biased else node
 

@@ -27,6 +27,12 @@ def architectures() -> dict[str, Any]:
     return dict(json.loads((DATA / "fit_architectures.json").read_text()))
 
 
+@cache
+def compute_facts() -> dict[str, Any]:
+    """Return the context and compute buffers of small models, one of each architecture."""
+    return dict(json.loads((DATA / "fit_compute.json").read_text()))
+
+
 def settings_of(facts: dict[str, Any]) -> list[FitSettings]:
     """Return the configurations that the facts were measured with."""
     fields, rows = facts["configurations"]["fields"], facts["configurations"]["rows"]
@@ -36,7 +42,16 @@ def settings_of(facts: dict[str, Any]) -> list[FitSettings]:
 @cache
 def truth_header(name: str) -> Header:
     """Return a header with the keys and the tensors of a measured model."""
-    model = truth()["models"][name]
+    return _header(truth()["models"][name])
+
+
+@cache
+def compute_header(architecture: str) -> Header:
+    """Return the header of the small model of an architecture, with its tensors."""
+    return _header(compute_facts()["models"][architecture])
+
+
+def _header(model: dict[str, Any]) -> Header:
     return header_of(model["kv"], [spec for row in model["tensors"] for spec in _expanded(*row)])
 
 

@@ -14,7 +14,7 @@ from ggufkit.fit.estimate import FitSettings, MemoryEstimate
 from ggufkit.fit.layers import ComputeSettings, representative
 from ggufkit.fit.memory import estimate_memory
 from ggufkit.gguf.model import model_info
-from tests.fit.facts import header_of, settings_of, truth, truth_header
+from tests.fit.facts import compute_facts, compute_header, header_of, settings_of, truth, truth_header
 from tests.support.ggufs import TensorSpec
 
 MODELS = sorted(truth()["models"])
@@ -78,8 +78,20 @@ def test_compute_buffers_are_exact(name: str) -> None:
     assert [row.settings for row in found if row.ours[2] != row.theirs[2]] == []
 
 
+@pytest.mark.parametrize("name", sorted(compute_facts()["models"]))
+def test_further_architectures_are_exact(name: str) -> None:
+    facts, header = compute_facts(), compute_header(name)
+    model, info = facts["models"][name], model_info([header])
+    expected = zip(settings_of(facts), model["context_bytes"], model["compute_bytes"], strict=True)
+    for settings, context, compute in expected:
+        ours = estimate_memory(info, header.tensors, settings)
+        assert (ours.kv_cache_bytes, ours.compute_bytes) == (context, compute), settings
+        assert certainty(ours) == "exact"
+
+
 def test_all_that_was_measured_is_called_exact() -> None:
-    assert {truth()["models"][name]["kv"]["general.architecture"] for name in MODELS} == MEASURED
+    small = set(compute_facts()["models"])
+    assert small | {truth()["models"][name]["kv"]["general.architecture"] for name in MODELS} == MEASURED
     assert not MEASURED & NOT_BUILT
 
 
@@ -143,10 +155,10 @@ def certainty(found: MemoryEstimate) -> str:
 
 def test_architectures_are_exact_approximate_or_unknown() -> None:
     assert certainty(llama("llama")) == "exact"
-    assert certainty(llama("internlm2")) == "approximate"
+    assert certainty(llama("glm4")) == "approximate"
     assert certainty(llama("notyet")) == "approximate"
     assert certainty(llama("gemma4")) == "unknown"
-    assert llama("internlm2").compute_bytes == llama("llama").compute_bytes
+    assert llama("glm4").compute_bytes == llama("llama").compute_bytes
 
 
 @pytest.mark.parametrize("missing", ["attn_q", "attn_output", "ffn_up", "ffn_down"])
