@@ -122,7 +122,7 @@ def test_wrong_arguments_end_with_2(run: Run, work: Path, arguments: list[str], 
 
 
 def all_errors() -> list[type[errors.GgufkitError]]:
-    kinds = [errors.GgufkitError, *errors.GgufkitError.__subclasses__()]
+    kinds: list[type[errors.GgufkitError]] = [errors.GgufkitError, *errors.GgufkitError.__subclasses__()]
     return [kind for kind in kinds if kind.__module__ == errors.__name__]  # rooms have finer ones of these
 
 
