@@ -64,10 +64,10 @@ def test_the_smallest_gap_that_is_large_enough_is_taken() -> None:
     large, between, small, last = (graph.input(n * ROW) for n in (4, 1, 2, 1))
     for node in (large, between, small, last):
         graph.expand(node)
-    freed = graph.op((1,), graph.op((1,), large), graph.op((1,), small))
+    freed = graph.op((1,), large, small)
     fitted = graph.op((2 * ROW,), freed)
-    end = graph.op((3 * ROW,), fitted, between, last)
-    assert total(graph, end) <= 8 * BYTES + 4 * ALIGNMENT_BYTES
+    end = graph.op((4 * ROW,), fitted, between, last)
+    assert total(graph, end) == 8 * BYTES + ALIGNMENT_BYTES
 
 
 def test_sizes_are_aligned() -> None:
