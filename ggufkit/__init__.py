@@ -7,7 +7,6 @@ nothing: no hub client, no HTTP client, no numpy.
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -21,7 +20,7 @@ _HOMES = {
     "Progress": "progress",
     "describe_machine": "verbs.machine",
     "find_model": "verbs.locate",
-    "fit": "verbs.fit",
+    "fit_model": "verbs.fit",
     "inspect": "verbs.inspect",
     "lmstudio_import": "verbs.lmstudio_import",
     "load_headers": "verbs.locate",
@@ -52,7 +51,7 @@ __all__ = [
     "__version__",
     "describe_machine",
     "find_model",
-    "fit",
+    "fit_model",
     "inspect",
     "lmstudio_import",
     "load_headers",
@@ -79,7 +78,7 @@ if TYPE_CHECKING:
     from ggufkit.gguf.header import Header
     from ggufkit.progress import Progress
     from ggufkit.transfer.sources import open_header
-    from ggufkit.verbs.fit import FitReport, fit
+    from ggufkit.verbs.fit import FitReport, fit_model
     from ggufkit.verbs.inspect import Inspection, inspect
     from ggufkit.verbs.listing import quants
     from ggufkit.verbs.lmstudio_import import lmstudio_import, plan_lmstudio_import
@@ -99,9 +98,6 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'ggufkit' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"ggufkit.{home}"), name)
-    for public in _HOMES:  # importing the room `fit` puts it where the function of that name belongs
-        if isinstance(globals().get(public), ModuleType):
-            del globals()[public]
     globals()[name] = value
     return value
 

@@ -113,14 +113,14 @@ def command(
     shown; and for the compute buffer of architectures for which it is not or only roughly known.
     """
     from ggufkit.fit.profiles import find_runtime, settings_for
-    from ggufkit.verbs.fit import fit
+    from ggufkit.verbs.fit import fit_model
     from ggufkit.verbs.locate import load_headers
 
     loaded = load_headers(model, source=source, progress=out.progress())
     if model is None:
         out.say(f"model: {printable(loaded.where)}")
     chosen = None if runtime is None else find_runtime(runtime)
-    report = fit(
+    report = fit_model(
         loaded.headers,
         name=loaded.name,
         ram_bytes=ram,

@@ -78,7 +78,7 @@ class FitReport:
     """What to change, when there is something."""
 
 
-def fit(
+def fit_model(
     headers: Sequence[Header],
     *,
     name: str | None = None,

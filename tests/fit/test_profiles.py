@@ -6,7 +6,7 @@ import pytest
 
 from ggufkit.errors import UsageError
 from ggufkit.fit.profiles import Wishes, context_of, find_runtime, settings_for
-from ggufkit.verbs.fit import FitReport, fit
+from ggufkit.verbs.fit import FitReport, fit_model
 from tests.fit.facts import truth_header
 
 GIB = 1 << 30
@@ -14,7 +14,7 @@ OLD_Q2_K_L, OLD_R1 = "deepseek-r1-671b-old-q2kl", "deepseek-r1-671b-old-ud-iq2xx
 
 
 def run(name: str, runtime: str) -> FitReport:
-    return fit([truth_header(name)], ram_bytes=256 * GIB, runtime=find_runtime(runtime))
+    return fit_model([truth_header(name)], ram_bytes=256 * GIB, runtime=find_runtime(runtime))
 
 
 def test_q2_k_l_in_ollama_of_early_2025_takes_288_gb() -> None:
@@ -39,7 +39,7 @@ def test_ud_iq2_xxs_in_lm_studio_takes_more_than_200_gb(runtime: str) -> None:
 def test_one_text_of_ollama_would_have_fitted() -> None:
     settings = settings_for(Wishes(n_sequences=1), find_runtime("ollama@0.5.7"))
     header = truth_header(OLD_Q2_K_L)
-    report = fit([header], ram_bytes=256 * GIB, settings=settings, runtime=find_runtime("ollama@0.5.7"))
+    report = fit_model([header], ram_bytes=256 * GIB, settings=settings, runtime=find_runtime("ollama@0.5.7"))
     assert report.estimate.context_tokens == 2048
     assert report.verdict.in_memory
 

@@ -10,7 +10,7 @@ from ggufkit.errors import FormatError, UsageError
 from ggufkit.fit.estimate import FitSettings
 from ggufkit.fit.machine import Machine
 from ggufkit.verbs import fit as module
-from ggufkit.verbs.fit import FitReport, fit
+from ggufkit.verbs.fit import FitReport, fit_model
 from tests.fit.facts import header_of, truth_header
 
 GIB = 1 << 30
@@ -19,7 +19,9 @@ OLD_R1, MLA_R1 = "deepseek-r1-671b-old-ud-iq2xxs", "deepseek-r1-671b-mla-ud-iq2x
 
 def r1(name: str = OLD_R1, *, ram: int = 256, context: int | None = None, **settings: Any) -> FitReport:
     chosen = FitSettings(1, **settings)
-    return fit([truth_header(name)], name=name, ram_bytes=ram * GIB, context_tokens=context, settings=chosen)
+    return fit_model(
+        [truth_header(name)], name=name, ram_bytes=ram * GIB, context_tokens=context, settings=chosen
+    )
 
 
 def levels(report: FitReport) -> dict[int, str]:
@@ -93,7 +95,7 @@ def test_paging_needs_weights_that_can_be_dropped() -> None:
 
 
 def test_a_short_model_keeps_its_own_context() -> None:
-    report = fit(small(), ram_bytes=8 * GIB)
+    report = fit_model(small(), ram_bytes=8 * GIB)
     assert report.estimate.context_tokens == 2048
     assert list(levels(report)) == [2048]
 
@@ -101,7 +103,7 @@ def test_a_short_model_keeps_its_own_context() -> None:
 def test_zero_is_the_models_own_context() -> None:
     assert r1(MLA_R1, context=0).estimate.context_tokens == 163840
     with pytest.raises(UsageError, match="does not say how long"):
-        fit(small(**{"llama.context_length": None}), ram_bytes=GIB, context_tokens=0)
+        fit_model(small(**{"llama.context_length": None}), ram_bytes=GIB, context_tokens=0)
 
 
 def test_the_asked_context_is_shown_with_the_others() -> None:
@@ -109,7 +111,7 @@ def test_the_asked_context_is_shown_with_the_others() -> None:
 
 
 def test_without_a_longest_context_only_what_is_usual_is_shown() -> None:
-    report = fit(small(**{"llama.context_length": None}), ram_bytes=8 * GIB)
+    report = fit_model(small(**{"llama.context_length": None}), ram_bytes=8 * GIB)
     assert list(levels(report)) == [2048, 4096, 8192, 32768]
     assert report.longest_context_tokens is None
 
@@ -134,23 +136,23 @@ def test_nothing_fits_a_small_machine() -> None:
 )
 def test_what_is_no_model_is_refused(kv: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as caught:
-        fit(small(**kv), ram_bytes=8 * GIB)
+        fit_model(small(**kv), ram_bytes=8 * GIB)
     assert words in caught.value.message
 
 
 def test_a_vocabulary_is_refused() -> None:
     header = header_of({"general.architecture": "llama", "tokenizer.ggml.tokens": ["a"]})
     with pytest.raises(UsageError, match="a vocabulary without weights"):
-        fit([header], ram_bytes=8 * GIB)
+        fit_model([header], ram_bytes=8 * GIB)
 
 
 def test_impossible_metadata_are_an_error() -> None:
     with pytest.raises(FormatError, match=r"llama\.block_count is 100000"):
-        fit(small(**{"llama.block_count": 100_000}), ram_bytes=8 * GIB)
+        fit_model(small(**{"llama.block_count": 100_000}), ram_bytes=8 * GIB)
 
 
 def test_an_unknown_cache_leaves_the_verdict_open() -> None:
-    report = fit(small(**{"llama.attention.head_count": None}), ram_bytes=8 * GIB)
+    report = fit_model(small(**{"llama.attention.head_count": None}), ram_bytes=8 * GIB)
     assert report.verdict.level == "unknown"
     assert report.contexts[0].cache_bytes is None
     assert report.longest_context_tokens is None
@@ -162,7 +164,7 @@ def test_an_unknown_cache_leaves_the_verdict_open() -> None:
 
 def test_this_machine_is_asked_when_no_memory_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "this_machine", lambda: Machine(8 * GIB, 1000, "system"))
-    report = fit(small())
+    report = fit_model(small())
     assert report.machine.source == "system"
     assert report.verdict.level == "fits"
     assert report.warnings == ("only 0.0 GiB are free now: other programs have the rest",)
@@ -170,11 +172,11 @@ def test_this_machine_is_asked_when_no_memory_is_given(monkeypatch: pytest.Monke
 
 def test_free_memory_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "this_machine", lambda: Machine(8 * GIB, 7 * GIB, "system"))
-    assert not fit(small()).warnings
+    assert not fit_model(small()).warnings
 
 
 def test_names_and_sizes() -> None:
     (header,) = small()
-    report = fit([header], ram_bytes=8 * GIB)
+    report = fit_model([header], ram_bytes=8 * GIB)
     assert (report.name, report.n_files, report.file_bytes) == ("model.gguf", 1, header.file_size_bytes)
-    assert fit([header], name="Tiny", ram_bytes=8 * GIB).name == "Tiny"
+    assert fit_model([header], name="Tiny", ram_bytes=8 * GIB).name == "Tiny"
