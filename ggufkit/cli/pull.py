@@ -48,6 +48,7 @@ def command(
     from ggufkit.hubs.quants import QuantError
     from ggufkit.verbs.pull import plan_pull, pull
 
+    out.say(f"asking for {printable(ref)}")
     progress = out.progress()
     try:
         plan = plan_pull(

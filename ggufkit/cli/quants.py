@@ -9,6 +9,7 @@ import click
 
 from ggufkit.cli.params import output_options, source_option
 from ggufkit.cli.render import Out, gb_text, table
+from ggufkit.errors import printable
 
 if TYPE_CHECKING:
     from ggufkit.hubs.quants import Quant
@@ -30,6 +31,7 @@ def command(out: Out, ref: str, source: str) -> None:
     """
     from ggufkit.verbs.listing import quants
 
+    out.say(f"asking for {printable(ref)}")
     report = quants(ref, source=source, progress=out.progress())
     text = quants_table(report.quants)
     out.say(f"{report.repo_id} on {report.endpoint}")

@@ -23,14 +23,15 @@ def test_what_it_says(hub: TestHub, files: dict[str, bytes], work: Path, run: Ru
     size = size_text(total(files))
     assert done.code == 0
     assert done.out == f"4 files, {size} in {NAME} (4 downloaded), SHA-256 checked\n"
-    lines = done.err.splitlines()
+    asking, *lines = done.err.splitlines()
+    assert asking == f"asking for {REPO_ID}", "something is said before the first request"
     assert lines[0] == f"huggingface: {QUANT}, 4 files, {size} to {NAME}"
     assert lines[1] == f"pulling {FOLDER}: {size}"
     assert re.fullmatch(rf"pulling {FOLDER}: {size} of {size} in \d+\.\d s", lines[-2])
     assert lines[-1] == "next: ggufkit fit, ggufkit merge"
     again = run("pull", f"ms:{REPO_ID}:{QUANT}")
     assert again.out == f"4 files, {size} in {NAME} (4 kept), SHA-256 checked\n"
-    assert again.err.splitlines()[0] == f"modelscope: {QUANT}, 4 files, {size} to {NAME}"
+    assert again.err.splitlines()[1] == f"modelscope: {QUANT}, 4 files, {size} to {NAME}"
     assert tree(work / NAME) == files
 
 
@@ -86,7 +87,7 @@ def test_a_dry_run_writes_nothing(
 def test_an_unknown_quant_is_answered_with_the_table(hub: TestHub, work: Path, run: Run, quant: str) -> None:
     done = run("pull", REPO_ID, "--quant", quant)
     assert done.code == 3 and done.out == ""
-    lines = done.err.splitlines()
+    _, *lines = done.err.splitlines()
     assert lines[0].split() == ["QUANT", "SIZE", "FILES", "NOTE", "FOLDER"]
     assert lines[1].split()[0] == QUANT and lines[1].split()[-1] == FOLDER
     assert lines[-2] == f"error: {REPO_ID} has no quant {quant}" and QUANT in lines[-1]

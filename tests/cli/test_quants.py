@@ -15,7 +15,7 @@ def test_the_table(tmp_path: Path, hub: TestHub, files: dict[str, bytes], work: 
     (tmp_path / "hub" / REPO_ID / sorted(more)[1]).unlink()
     hub.refresh()
     done = run("quants", REPO_ID)
-    assert done.code == 0 and done.err == f"{REPO_ID} on {hub.url}\n"
+    assert done.code == 0 and done.err == f"asking for {REPO_ID}\n{REPO_ID} on {hub.url}\n"
     head, *rows = done.lines
     assert head.split() == ["QUANT", "SIZE", "FILES", "NOTE", "FOLDER"] and len(rows) == 2
     assert [row.split()[0] for row in rows] == ["UD-IQ1_S", QUANT]
