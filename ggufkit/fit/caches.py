@@ -15,7 +15,8 @@ from ggufkit.gguf.model import Attention, ModelInfo, Recurrent
 Certainty = Literal["exact", "approximate", "unknown"]
 
 
-def _names(text: str) -> frozenset[str]:
+def names_of(text: str) -> frozenset[str]:
+    """Return the names in a text, in which spaces and ends of lines are between them."""
     return frozenset(text.split())
 
 
@@ -89,7 +90,7 @@ WINDOWS: dict[str, Window] = {
 }
 """Architectures with sliding windows. Others may name a window and get none (phi3, qwen2, mistral)."""
 
-NO_CACHE = _names("""
+NO_CACHE = names_of("""
     bert clef dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe modern-bert
     neo-bert nomic-bert nomic-bert-moe rnd1 wavtokenizer-dec
 """)
@@ -109,7 +110,7 @@ FULL_ATTENTION_INTERVAL = 4  # the default of those (qwen3next.cpp, qwen35.cpp)
 INDEXED = frozenset({"deepseek32", "glm-dsa", "minimax-m3"})
 """Sparse attention: a second cache for an indexer, with one head."""
 
-MEASURED = _names("""
+MEASURED = names_of("""
     afmoe apertus arcee arctic arwkv7 baichuan bailingmoe bailingmoe2 bailingmoe3 bert bitnet bloom
     chameleon chatglm codeshell cogvlm cohere2 cohere2moe command-r dbrx deci deepseek deepseek2
     deepseek32 dots1 dream ernie4_5 ernie4_5-moe eurobert exaone exaone-moe exaone4 falcon falcon-h1

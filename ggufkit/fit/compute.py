@@ -10,52 +10,19 @@ import re
 from collections.abc import Sequence
 
 from ggufkit.fit.attention import AttentionGraph
-from ggufkit.fit.caches import INDEXED, KDA, NO_CACHE, RWKV, SHORTCONV, Certainty, layer_kinds
+from ggufkit.fit.caches import INDEXED, KDA, NO_CACHE, RWKV, SHORTCONV, Certainty, layer_kinds, names_of
 from ggufkit.fit.graph import I32, I64, Node, plan
 from ggufkit.fit.layers import ComputeSettings, Layer, representative
 from ggufkit.gguf.header import TensorInfo
 from ggufkit.gguf.model import ModelInfo
 
-MEASURED = frozenset(
-    {
-        "cohere2",
-        "command-r",
-        "deci",
-        "deepseek2",
-        "ernie4_5",
-        "exaone",
-        "falcon",
-        "gemma",
-        "gemma2",
-        "gemma3",
-        "glm4moe",
-        "gpt-oss",
-        "gptneox",
-        "granite",
-        "granitemoe",
-        "hunyuan-dense",
-        "hunyuan-moe",
-        "internlm2",
-        "jamba",
-        "llama",
-        "minicpm",
-        "mistral3",
-        "olmo2",
-        "olmoe",
-        "orion",
-        "qwen2",
-        "qwen2moe",
-        "qwen2vl",
-        "qwen3",
-        "qwen3moe",
-        "qwen3next",
-        "qwen3vl",
-        "seed_oss",
-        "smollm3",
-        "stablelm",
-        "starcoder2",
-        "xverse",
-    }
+MEASURED = names_of(
+    """
+    cohere2 command-r deci deepseek2 dots1 ernie4_5 exaone falcon gemma gemma2 gemma3 glm4moe
+    gpt-oss gptneox granite granitehybrid granitemoe hunyuan-dense hunyuan-moe internlm2 jamba
+    llama minicpm minimax-m2 mistral3 olmo2 olmoe orion qwen2 qwen2moe qwen2vl qwen3 qwen3moe
+    qwen3next qwen3vl seed_oss smollm3 stablelm starcoder2 xverse
+    """
 )
 """Architectures whose buffers were held against llama.cpp's own, to the byte (tests/fit/test_compute.py)."""
 NOT_BUILT = (
@@ -64,45 +31,22 @@ NOT_BUILT = (
     | KDA
     | SHORTCONV
     | INDEXED
-    | {
-        "chameleon",
-        "cogvlm",
-        "deepseek4",
-        "dflash",
-        "dots3note",
-        "eagle3",
-        "gemma3n",
-        "gemma4",
-        "glm5-next",
-        "grok",
-        "hrm_text",
-        "hy_v4",
-        "minicpm3",
-        "minimax-01",
-        "nanbeige",
-        "openelm",
-        "plamo2",
-        "qwen4exp",
-        "t5",
-        "t5encoder",
-    }
+    | names_of(
+        """
+    chameleon cogvlm deepseek4 dflash dots3note eagle3 falcon-h1 gemma3n gemma4 glm5-next grok hrm_text
+    hy_v4 minicpm3 minimax-01 nanbeige openelm plamo2 qwen4exp t5 t5encoder
+    """
+    )
 )
 """Architectures whose layers do something else than what is built here."""
-OUTPUTS_LATE = frozenset(
-    {
-        "bailingmoe3",
-        "cohere2moe",
-        "gemma4",
-        "gpt-oss",
-        "hy_v3",
-        "nemotron_h",
-        "qwen35",
-        "qwen35moe",
-        "qwen3next",
-        "step35",
-    }
+OUTPUTS_LATE = names_of(
+    """
+    bailingmoe3 cohere2moe gemma4 gpt-oss hy_v3 nemotron_h qwen35 qwen35moe qwen3next step35
+    """
 )
 """Architectures that leave out the tokens without an output after the last layer, not within it."""
+RECURRENT_BUILT = names_of("granitehybrid jamba qwen3next")
+"""Architectures whose recurrent layers are built."""
 MOST_EXPERTS = 512  # llama-hparams.h LLAMA_MAX_EXPERTS
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
@@ -130,7 +74,7 @@ def layers_of(info: ModelInfo, tensors: Sequence[TensorInfo]) -> list[Layer] | N
         n_kv_heads = 0 if recurrent else attention.n_kv_heads[i]
         kind = (tuple(sorted(shapes[i].items())), windowed, n_kv_heads, attention.n_heads[i])
         layers.append(Layer(shapes[i], windowed, attention.n_heads[i], n_kv_heads, kind))
-    return layers if layers and all(_complete(layer) for layer in layers) else None
+    return layers if layers and all(_complete(info, layer) for layer in layers) else None
 
 
 def _sound(info: ModelInfo) -> bool:
@@ -142,18 +86,34 @@ def _sound(info: ModelInfo) -> bool:
     )
 
 
-def _complete(layer: Layer) -> bool:
+def _complete(info: ModelInfo, layer: Layer) -> bool:
     """Say whether the layer's matrices are those that are built."""
-    if layer.n_kv_heads and layer.has("attn_kv_a_mqa.weight"):
-        attention = ["attn_kv_a_mqa", "attn_output"]
-    elif layer.n_kv_heads:
-        fused = layer.has("attn_qkv.weight")
-        attention = ["attn_output", *(["attn_qkv"] if fused else ["attn_q", "attn_k", "attn_v"])]
-    else:
-        attention = ["ssm_out"]
+    needed = _attention_names(layer) if layer.n_kv_heads else _recurrent_names(info, layer)
     experts = ["ffn_gate_inp", "ffn_up_exps", "ffn_down_exps"]
-    forward = experts if layer.has("ffn_gate_inp.weight") else ["ffn_up", "ffn_down"]
-    return all(len(layer.shapes.get(f"{name}.weight", ())) > 1 for name in attention + forward)
+    needed += experts if layer.has("ffn_gate_inp.weight") else ["ffn_up", "ffn_down"]
+    for suffix in ("_exps", "_shexp", ""):
+        needed += [f"ffn_gate{suffix}"] if layer.has(f"ffn_gate{suffix}.weight") else []
+    needed += ["ffn_up_shexp", "ffn_down_shexp"] if layer.has("ffn_up_shexp.weight") else []
+    return all(len(layer.shapes.get(f"{name}.weight", ())) > 1 for name in needed)
+
+
+def _attention_names(layer: Layer) -> list[str]:
+    if layer.has("attn_kv_a_mqa.weight"):
+        query = "attn_q_a" if layer.has("attn_q_a.weight") else "attn_q"
+        return ["attn_kv_a_mqa", "attn_output", query]
+    if layer.has("attn_qkv.weight"):
+        return ["attn_qkv", "attn_output"]
+    return ["attn_q", "attn_k", "attn_v", "attn_output"]
+
+
+def _recurrent_names(info: ModelInfo, layer: Layer) -> list[str]:
+    """Return what a recurrent layer needs; of an unknown kind: what no layer has."""
+    if info.recurrent is None or info.architecture not in RECURRENT_BUILT:
+        return ["unknown kind"]
+    if info.architecture != "qwen3next":
+        return ["ssm_in", "ssm_out"]
+    mixed = ["attn_qkv", "attn_gate"] if layer.has("attn_qkv.weight") else ["ssm_in"]
+    return [*mixed, "ssm_ba", "ssm_out"]
 
 
 def compute_phases(info: ModelInfo, layers: Sequence[Layer], settings: ComputeSettings) -> dict[str, int]:
@@ -286,7 +246,7 @@ class ModelGraph(AttentionGraph):
         weights = graph.op((1, n_used, n), graph.view(probabilities, (1, n_experts, n)), chosen)
         if softmax_later:
             weights = graph.view(self._map(graph.view(weights, (n_used, n))), (1, n_used, n))
-        elif self.arch != "jamba":
+        elif self.arch not in ("jamba", "llama4"):
             flat = graph.view(weights, (n_used, n))
             weights = graph.view(self._map(flat, self._map(graph.op((1, n), flat))), (1, n_used, n))
         graph.expand(weights)
@@ -305,10 +265,14 @@ class ModelGraph(AttentionGraph):
             result = graph.op((layer.rows(name), n_used, n), node, chosen)
             return self._map(result, chosen) if layer.has(f"{name}.bias") else result
 
+        if self.arch == "llama4":
+            current = self._map(graph.op((current.shape[0], n_used, n), current), weights)
         up = by_expert("ffn_up_exps", current)
         gate = by_expert("ffn_gate_exps", current) if layer.has("ffn_gate_exps.weight") else None
         inner = graph.op(up.shape, gate, up) if gate else self._map(up)
-        results = self._map(by_expert("ffn_down_exps", inner), weights)
+        results = by_expert("ffn_down_exps", inner)
+        if self.arch != "llama4":
+            results = self._map(results, weights)
         graph.expand(results)
         size = results.shape[0]
         parts = [

@@ -10,30 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from ggufkit.fit.caches import names_of
 from ggufkit.fit.graph import I32, Graph, Node
 from ggufkit.gguf.model import ModelInfo
 
-PLAIN_NORM = frozenset(
-    {
-        "bloom",
-        "codeshell",
-        "cohere2",
-        "command-r",
-        "dbrx",
-        "falcon",
-        "gpt2",
-        "gptneox",
-        "jais",
-        "jais2",
-        "mpt",
-        "nemotron",
-        "olmo",
-        "orion",
-        "phi2",
-        "stablelm",
-        "starcoder",
-        "starcoder2",
-    }
+PLAIN_NORM = names_of(
+    """
+    bloom codeshell cohere2 command-r dbrx falcon gpt2 gptneox jais jais2 mpt nemotron olmo
+    orion phi2 stablelm starcoder starcoder2
+    """
 )
 """Architectures that subtract the mean when they normalize (LLM_NORM), which ggml does not do in place."""
 SAME_LAYERS = 2

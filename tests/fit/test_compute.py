@@ -172,3 +172,19 @@ def test_a_missing_matrix_leaves_it_open(missing: str) -> None:
 def test_an_absurd_number_of_experts_is_not_built() -> None:
     found = llama("llama", expert_count=1_000_000, expert_used_count=900_000)
     assert found.compute_bytes is None
+
+
+SAMPLES = ("qwen3-next-80b-a3b-q4km", "jamba-1.5-mini-52b-q4km", OLD_R1, "deepseek-r1-671b-mla-q4km")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_any_missing_or_odd_tensor_gives_a_number_or_none(name: str) -> None:
+    header = truth_header(name)
+    info = model_info([header])
+    kinds = {tensor.name.partition("blk.")[2].partition(".")[2] for tensor in header.tensors} - {""}
+    for kind in sorted(kinds):
+        without = [tensor for tensor in header.tensors if not tensor.name.endswith(f".{kind}")]
+        flat = [replace(t, shape=t.shape[:1]) if t.name.endswith(f".{kind}") else t for t in header.tensors]
+        for tensors in (without, flat):
+            found = estimate_memory(info, tensors, FitSettings(4096))
+            assert found.compute_bytes is None or found.compute_bytes > 0
