@@ -103,9 +103,7 @@ def _apart(a: Spread, b: Spread) -> bool:
     return min(a.n, b.n) > 1 and (a.high < b.low or b.high < a.low)
 
 
-def _warnings(
-    a: BenchResult, b: BenchResult, models: list[tuple[ModelResult, ModelResult]]
-) -> Iterator[str]:
+def _warnings(a: BenchResult, b: BenchResult, models: list[tuple[ModelResult, ModelResult]]) -> Iterator[str]:
     for what, one, two in (
         ("servers", (a.server.kind, a.server.version), (b.server.kind, b.server.version)),
         ("machines that asked", (a.host.cpu, a.host.ram_bytes), (b.host.cpu, b.host.ram_bytes)),

@@ -78,9 +78,7 @@ class Web:
         return parsed
 
     @contextlib.contextmanager
-    def request(
-        self, path: str, document: Mapping[str, Any] | None, *, timeout_s: float
-    ) -> Iterator[Answer]:
+    def request(self, path: str, document: Mapping[str, Any] | None, *, timeout_s: float) -> Iterator[Answer]:
         """Send a request and give its answer, whose body is yet to be read.
 
         Raises Refused for an HTTP error, NetworkError, and TimeoutError after `timeout_s` without a byte.

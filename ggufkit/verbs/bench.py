@@ -375,5 +375,3 @@ def _question_result(session: _Session, model: str, question: Question) -> Quest
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-

@@ -30,7 +30,9 @@ def test_addresses_with_or_without_v1(url: str, base: str, root: str) -> None:
     assert split_url(url) == (base, root)
 
 
-@pytest.mark.parametrize("url", ["", "ftp://h", "http://", "http://h:99999", "http://h:x", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "url", ["", "ftp://h", "http://", "http://h:99999", "http://h:x", "file:///etc/passwd"]
+)
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(UsageError, match="is no address"):
         split_url(url)

@@ -225,9 +225,7 @@ def test_models_that_are_not_there(ollama: Replay, tmp_path: Path) -> None:
         run(ollama, tmp_path / "other.json", models=[])
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"), [(401, AccessError), (404, NotFoundError), (503, NetworkError)]
-)
+@pytest.mark.parametrize(("status", "kind"), [(401, AccessError), (404, NotFoundError), (503, NetworkError)])
 def test_a_server_that_refuses_ends_it_before_any_file(tmp_path: Path, status: int, kind: type) -> None:
     refusal = json_reply({"error": {"message": "no, key-123 is not known"}}, status)
     routes: dict[str, Route] = {"/v1/chat/completions": refusal}
