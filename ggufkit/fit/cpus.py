@@ -1,7 +1,8 @@
 """What kind of CPU this is: its cores, sockets and instruction sets, and the memory that it could have. Pure.
 
 The table holds a socket's memory channels (64 bits each) and their highest speed with one module a channel.
-Source: Intel ARK and AMD's product pages, per family; the speeds are the family's best models'.
+To be checked against Intel ARK and AMD's product pages, per family (not done yet); the speeds are the
+family's best models'.
 """
 
 from __future__ import annotations
