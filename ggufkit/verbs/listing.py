@@ -65,12 +65,14 @@ def open_repo(
     if revision and ref.revision and revision != ref.revision:
         raise UsageError(f"two revisions: {ref.revision} in the name, {revision} as a flag")
     error: NotFoundError | AccessError | NetworkError | None = None
-    for name in _hubs_to_ask(ref, source):
+    *_, last = names = _hubs_to_ask(ref, source)
+    for name in names:
         hub = open_hub(name, progress=progress)
         try:
             return Repo(ref, hub, hub.list_files(ref.repo_id, revision or ref.revision))
         except (NotFoundError, AccessError, NetworkError) as failure:
-            progress.note(failure.message)
+            if name != last:
+                progress.note(f"{failure.message}; asking the other hub")
             error = error if isinstance(error, AccessError) else failure
     assert error is not None
     raise error

@@ -67,8 +67,10 @@ def test_auto_asks_the_other_hub_and_says_why(hub: TestHub, naps: list[float]) -
 
 
 def test_when_no_hub_has_it_the_last_one_says_so(hub: TestHub) -> None:
+    heard = Heard()
     with pytest.raises(NotFoundError, match="ModelScope"):
-        open_repo("no/repo")
+        open_repo("no/repo", progress=heard)
+    assert len(heard.notes) == 1 and "Hugging Face" in heard.notes[0], "the error is not said twice"
     assert hub.asked(HF) and hub.asked(MS)
 
 
