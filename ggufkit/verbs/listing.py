@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ggufkit.errors import AccessError, NetworkError, NotFoundError, UsageError
-from ggufkit.hubs.hub import Hub, HubName, Listing, RepoRef, open_hub, parse_ref
+from ggufkit.hubs.hub import Hub, HubName, Listing, RemoteFile, RepoRef, open_hub, parse_ref
 from ggufkit.hubs.quants import Quant, find_quants, pick_quant
 from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.http import Http
+from ggufkit.transfer.sources import HubSource
 
 SourceName = Literal["auto", "hf", "modelscope"]
 SOURCES: dict[str, tuple[HubName, ...]] = {
@@ -36,6 +38,10 @@ class Repo:
     def pick(self, quant: str | None) -> Quant:
         """Return the quant asked for (by name, folder or path); raises QuantError with the table."""
         return pick_quant(self.quants(), quant or self.ref.quant, self.ref.repo_id)
+
+    def source(self, file: RemoteFile, http: Http, progress: Progress = SILENT) -> HubSource:
+        """Return where a listed file's bytes come from."""
+        return HubSource(self.hub, self.ref.repo_id, file, http, progress)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from ggufkit.transfer.engine import Job, resumable_bytes, write
 from ggufkit.transfer.http import Http
 from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import Proof
-from ggufkit.transfer.sources import HubSource
 from ggufkit.verbs.listing import Repo, open_repo
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.record import Record, digests, journal_path, remember_last, write_record
@@ -171,7 +170,7 @@ def _is_proven(target: Path, file: RemoteFile, progress: Progress) -> bool:
 
 
 def _job(repo: Repo, root: Path, target: Path, file: RemoteFile, http: Http, progress: Progress) -> Job:
-    source = HubSource(repo.hub, repo.ref.repo_id, file, http, progress)
+    source = repo.source(file, http, progress)
     proof = Proof(file.path, ((0, file.size_bytes),), file.sha256)
     return Job(target, whole_file(file.size_bytes), (source,), journal_path(root, target), (proof,))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ggufkit.gguf.shards import check_set, is_shard
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.http import Http
-from ggufkit.transfer.sources import HubSource
 from ggufkit.verbs.listing import open_repo
 from ggufkit.verbs.locate import LoadedModel
 
@@ -15,8 +14,7 @@ def remote_headers(text: str, source: str = "auto", progress: Progress = SILENT)
     repo = open_repo(text, source=source, progress=progress)
     quant = repo.pick(None)
     with Http() as http:
-        sources = [HubSource(repo.hub, repo.ref.repo_id, file, http, progress) for file in quant.files]
-        headers = tuple(s.header() for s in sources)
+        headers = tuple(repo.source(file, http, progress).header() for file in quant.files)
     if len(headers) > 1 or is_shard(headers[0]):
         headers = check_set(headers).headers
     return LoadedModel(quant.stem, headers, f"{repo.listing.hub}: {repo.ref.repo_id}, {quant.name}")
