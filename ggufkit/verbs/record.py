@@ -1,8 +1,9 @@
 """What a pull leaves behind, so that later commands know what the files should be.
 
 Beside the files lies a hidden folder `.ggufkit/`: one manifest per pulled set, one per merged file
-(in `merged/`), and journals while something is being written. A pointer in the user's state folder
-names the set pulled last.
+(in `merged/`), what is needed to give back the shards of a merged file (`headers/<set>/<shard>.header`), and
+journals while something is being written. A pointer in the user's state folder names the set pulled
+last.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,8 +28,12 @@ from ggufkit.hubs.manifest import (
     to_json,
 )
 from ggufkit.transfer.digest import DigestCache
-from ggufkit.transfer.disk import write_atomic
+from ggufkit.transfer.disk import fsync_folder, write_atomic
 
+HEADERS_FOLDER = "headers"
+"""The folder in the record folder that keeps the shards' own headers, a folder per set."""
+HEADER_SUFFIX = ".header"
+"""Added to a shard's name: no program that looks for models is to take its header for one."""
 STRAY_S = 3600.0
 """How old a temporary file must be to be nobody's any more."""
 LEVELS_UP = 4  # how far above a file its record may lie: <root>/<folders of the repo>/<file>
@@ -89,6 +94,31 @@ def write_record(root: Path, manifest: Manifest, *, merged: bool = False) -> Rec
     file = folder / f"{safe_name(manifest.name)}.json"
     write_atomic(file, to_json(manifest).encode())
     return Record(root, file, manifest)
+
+
+def keep_headers(root: Path, name: str, kept: Mapping[str, bytes]) -> None:
+    """Keep of each shard of the set `name`, by file name, the bytes that the merged file has not.
+
+    Those are its header, padded to the data, and what stands behind its data, if anything: with them and
+    the merged file `split --restore` gives the shard back. Durable when this returns.
+    """
+    folder = _headers_folder(root, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, data in kept.items():
+        write_atomic(folder / f"{safe_name(file)}{HEADER_SUFFIX}", data)
+    for made in (folder.parent, folder.parent.parent, root):
+        fsync_folder(made)
+
+
+def kept_headers(root: Path, name: str) -> dict[str, bytes]:
+    """Return what `keep_headers` kept of each shard, by file name; nothing when it kept nothing."""
+    folder = _headers_folder(root, name)
+    paths = sorted(folder.glob(f"*{HEADER_SUFFIX}")) if folder.is_dir() else []
+    return {path.name.removesuffix(HEADER_SUFFIX): path.read_bytes() for path in paths}
+
+
+def _headers_folder(root: Path, name: str) -> Path:
+    return root / RECORD_FOLDER / HEADERS_FOLDER / safe_name(name)
 
 
 def safe_name(name: str) -> str:

@@ -16,6 +16,8 @@ from ggufkit.verbs.record import (
     digests,
     find_record,
     journal_path,
+    keep_headers,
+    kept_headers,
     last_pulled,
     pull_command,
     records_in,
@@ -169,3 +171,13 @@ def test_digests_are_remembered_in_the_users_cache(tmp_path: Path, own_home: Pat
     digests().put(tmp_path / "f", "1" * 64)
     assert digests().get(tmp_path / "f") == "1" * 64
     assert (own_home / ".cache" / "ggufkit" / "digests.json").exists()
+
+
+def test_headers_of_shards_are_kept_where_nobody_takes_them_for_models(tmp_path: Path) -> None:
+    kept = {"m-00001-of-00002.gguf": b"GGUF1", "m-00002-of-00002.gguf": b"GGUF2"}
+    assert kept_headers(tmp_path, "m") == {}
+    keep_headers(tmp_path, "m", kept)
+    keep_headers(tmp_path, "m", kept)
+    assert kept_headers(tmp_path, "m") == kept
+    assert kept_headers(tmp_path, "n") == {}
+    assert not list(tmp_path.rglob("*.gguf")) and not list(tmp_path.rglob("*.json"))
