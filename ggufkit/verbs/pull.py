@@ -127,7 +127,7 @@ def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
     """
     began = time.monotonic()
     _check_room(plan)
-    remember_last(_record(plan))
+    remember_last(record_pull(plan))
     for file in plan.files:
         if file.state == "kept":  # a run killed after the last rename leaves its notes
             Journal(journal_path(plan.root, file.target), "").forget()
@@ -210,7 +210,7 @@ def _check_room(plan: PullPlan) -> None:
         raise NoSpaceError(message, hint="make room, or name another disk with --local-dir")
 
 
-def _record(plan: PullPlan) -> Record:
+def record_pull(plan: PullPlan) -> Record:
     """Record what the files should be before the first byte, so that a kill leaves a trace to follow."""
     listing = plan.repo.listing
     source = ManifestSource(listing.hub, listing.endpoint, listing.repo_id, listing.revision, listing.commit)
