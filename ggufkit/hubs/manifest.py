@@ -1,6 +1,7 @@
 """Manifests: a frozen set of files with sizes, digests and the hubs that have them, as JSON.
 
-Schema 1. Keys that are not known here are passed over: later versions only add.
+Schema 1. What is not known has no key: nothing in a manifest is guessed. Keys that are not known here
+are passed over: later versions only add.
 """
 
 from __future__ import annotations
@@ -42,6 +43,13 @@ class ManifestSource:
     """The revision that was asked for."""
     commit: str | None
     """The commit that the hub answered with; None where it names none."""
+    seen_at: str | None = None
+    """Where it was seen that the repo has the files: a URL; None is the hub's own listing."""
+
+    @property
+    def asks_for(self) -> str:
+        """The revision that brings these very files: a commit, where the hub lists by commits."""
+        return self.commit if self.commit and self.hub == "huggingface" else self.revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +58,25 @@ class ManifestFile:
 
     path: str
     """Path in the repo, with '/' between parts."""
-    size_bytes: int
-    """Size of the file."""
+    size_bytes: int | None
+    """Size of the file; None where it is not known. What a pull or a merge records always is."""
     sha256: str | None
-    """SHA-256 as bare lower-case hex; None where no hub gave one."""
-    local: str | None
+    """SHA-256 as bare lower-case hex; None where nobody told one."""
+    local: str | None = None
     """Where it lies, with '/' between parts, below the folder that holds `.ggufkit/`; None is `path`."""
+    rounded_gb: float | None = None
+    """Size in GB (10^9 bytes) with one decimal, as hubs' pages show it, where no exact one is known."""
+    size_from: str | None = None
+    """Where the size was read: a URL; None is a listing of a source, or the file itself."""
+    sha256_from: str | None = None
+    """Where the digest was read: a URL; None is a listing of a source, or the file itself."""
+
+    def size_fits(self, size_bytes: int) -> bool:
+        """Say whether a file of `size_bytes` can be this one, as far as its size is known."""
+        if self.size_bytes is not None:
+            return size_bytes == self.size_bytes
+        # a page cuts or rounds: 0.1 GB to either side
+        return self.rounded_gb is None or abs(size_bytes / 1e9 - self.rounded_gb) <= 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +94,14 @@ class Manifest:
 
     @property
     def total_bytes(self) -> int:
-        """Size of all files together."""
-        return sum(file.size_bytes for file in self.files)
+        """Size of all files together whose size is known."""
+        return sum(file.size_bytes or 0 for file in self.files)
 
 
 def to_json(manifest: Manifest) -> str:
     """Return the manifest as JSON text, the same text for the same manifest."""
-    return json.dumps({"schema": SCHEMA, **asdict(manifest)}, indent=1, ensure_ascii=False) + "\n"
+    known = asdict(manifest, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
+    return json.dumps({"schema": SCHEMA, **known}, indent=1, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str, file: str) -> Manifest:
@@ -93,7 +115,7 @@ def from_json(text: str, file: str) -> Manifest:
         raise FormatError(file, "is nested too deeply for a manifest") from None
     except (IntegrityError, UsageError) as error:
         raise FormatError(file, error.message) from error
-    except ValueError as error:  # JSONDecodeError is one
+    except (ValueError, OverflowError) as error:  # JSONDecodeError is a ValueError
         raise FormatError(file, f"is no sound manifest: {error}") from error
 
 
@@ -114,13 +136,24 @@ def _manifest(value: Any) -> Manifest:
 
 def _file(value: Any) -> ManifestFile:
     entry = _object(value, "a file")
-    path, size_bytes = check_remote_path(_text(entry, "path")), _get(entry, "size_bytes", int)
-    if not 0 <= size_bytes <= _MAX_SIZE_BYTES:
+    path, local = check_remote_path(_text(entry, "path")), _optional_text(entry, "local")
+    size_bytes, sha256 = _optional(entry, "size_bytes", int), _optional_text(entry, "sha256")
+    if size_bytes is not None and not 0 <= size_bytes <= _MAX_SIZE_BYTES:
         raise ValueError(f"size_bytes of {path} is {size_bytes}")
-    sha256, local = _optional_text(entry, "sha256"), _optional_text(entry, "local")
+    rounded_gb = _number(entry, "rounded_gb")
+    if rounded_gb is not None and not 0 <= rounded_gb <= _MAX_SIZE_BYTES / 1e9:
+        raise ValueError(f"rounded_gb of {path} is {rounded_gb}")
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise ValueError(f"sha256 of {path} is not 64 lower-case hex digits")
-    return ManifestFile(path, size_bytes, sha256, check_remote_path(local) if local is not None else None)
+    return ManifestFile(
+        path,
+        size_bytes,
+        sha256,
+        check_remote_path(local) if local is not None else None,
+        rounded_gb,
+        _optional_text(entry, "size_from"),
+        _optional_text(entry, "sha256_from"),
+    )
 
 
 def _source(value: Any) -> ManifestSource:
@@ -137,6 +170,7 @@ def _source(value: Any) -> ManifestSource:
         repo_id=check_repo_id(_text(entry, "repo_id")),
         revision=check_revision(_text(entry, "revision")),
         commit=commit,
+        seen_at=_optional_text(entry, "seen_at"),
     )
 
 
@@ -151,6 +185,15 @@ def _get(entry: dict[str, Any], key: str, kind: type[T]) -> T:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{key} is missing or of the wrong type")
     return value
+
+
+def _optional(entry: dict[str, Any], key: str, kind: type[T]) -> T | None:
+    return None if entry.get(key) is None else _get(entry, key, kind)
+
+
+def _number(entry: dict[str, Any], key: str) -> float | None:
+    """Return a number as a float; JSON's writers may leave out `.0`."""
+    return float(_get(entry, key, int)) if isinstance(entry.get(key), int) else _optional(entry, key, float)
 
 
 def _text(entry: dict[str, Any], key: str) -> str:

@@ -115,7 +115,7 @@ def _recorded(argument: str | None) -> Record | None:
 
 
 def _check_record(record: Record, progress: Progress) -> tuple[FileCheck, ...]:
-    total = sum(f.size_bytes for f in record.manifest.files)
+    total = record.manifest.total_bytes
     progress.start(f"verifying {record.manifest.name}", total)
     try:
         return tuple(_check(record.path_of(f), f, progress) for f in record.manifest.files)
@@ -127,7 +127,7 @@ def _check(path: Path, file: ManifestFile, progress: Progress) -> FileCheck:
     if not path.is_file():
         return FileCheck(path, "missing", None, None, file.sha256, "is not there")
     size = path.stat().st_size
-    if size != file.size_bytes:
+    if file.size_bytes is not None and size != file.size_bytes:
         detail = f"has {size:,} of {file.size_bytes:,} bytes"
         return FileCheck(path, "size", size, None, file.sha256, detail)
     digest = sha256_file(path, progress)

@@ -55,6 +55,38 @@ def test_a_manifest_may_have_no_source_and_no_quant() -> None:
     assert from_json(to_json(plain), "m.json") == plain
 
 
+def test_what_is_not_known_has_no_key() -> None:
+    little = ManifestFile("a.gguf", None, None)
+    text = to_json(Manifest("a", None, (little,), ()))
+    assert json.loads(text) == {"schema": 1, "name": "a", "files": [{"path": "a.gguf"}], "sources": []}
+    assert from_json(text, "m.json").files == (little,)
+    assert from_json(text, "m.json").total_bytes == 0
+
+
+def test_every_number_can_name_its_source() -> None:
+    page = "https://huggingface.co/o/n/blob/main/a.gguf"
+    known = ManifestFile("a.gguf", None, SHA, rounded_gb=49.1, size_from=page, sha256_from=page)
+    full = replace(MANIFEST, files=(known,), sources=(replace(SOURCE, seen_at=page),))
+    assert from_json(to_json(full), "m.json") == full
+    whole = json.dumps({**json.loads(to_json(full)), "files": [{"path": "a.gguf", "rounded_gb": 50}]})
+    assert from_json(whole, "m.json").files[0].rounded_gb == 50.0
+
+
+def test_a_size_fits_as_far_as_it_is_known() -> None:
+    exact = ManifestFile("a", 49_100_000_000, None)
+    rounded = ManifestFile("a", None, None, rounded_gb=49.1)
+    unknown = ManifestFile("a", None, None)
+    assert exact.size_fits(49_100_000_000) and not exact.size_fits(49_100_000_001)
+    assert rounded.size_fits(49_149_999_999) and rounded.size_fits(49_050_000_000)
+    assert not rounded.size_fits(48_900_000_000) and not rounded.size_fits(49_300_000_000)
+    assert unknown.size_fits(0)
+
+
+def test_hugging_face_is_asked_for_the_commit_and_modelscope_for_the_branch() -> None:
+    assert SOURCE.asks_for == COMMIT and replace(SOURCE, commit=None).asks_for == "main"
+    assert replace(OTHER, commit=COMMIT).asks_for == "master"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -84,6 +116,13 @@ def test_a_manifest_may_have_no_source_and_no_quant() -> None:
         (broken_file(size_bytes=-1), "is -1"),
         (broken_file(size_bytes=2**63), "size_bytes of"),
         (broken_file(size_bytes=1.0), "size_bytes is missing"),
+        (broken_file(rounded_gb="49.1"), "rounded_gb is missing"),
+        (broken_file(rounded_gb=-0.1), "rounded_gb of"),
+        (broken_file(rounded_gb=float("nan")), "rounded_gb of"),
+        (broken_file(rounded_gb=10**400), "no sound manifest"),
+        (broken_file(size_from="a\x1b"), "size_from is empty or has control"),
+        (broken_file(sha256_from=1), "sha256_from is missing or of the wrong type"),
+        (broken_source(seen_at=""), "seen_at is empty"),
         (broken_file(size_bytes=True), "size_bytes is missing"),
         (broken_file(size_bytes=float("inf")), "size_bytes is missing"),
         (broken_file(sha256=SHA.upper()), "64 lower-case hex"),
