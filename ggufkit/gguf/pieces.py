@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ggufkit.gguf.layout import Layout, Literal, Segment, Span
+from ggufkit.gguf.layout import Layout, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +38,3 @@ def pieces_of(layout: Layout, source: int, n_bytes: int) -> tuple[Piece, ...]:
         pieces.append(Piece(segment.offset, done, position))
     pieces.append(Piece(done, n_bytes, None))
     return tuple(piece for piece in pieces if piece.n_bytes)
-
-
-def restored_layout(pieces: Iterable[Piece], rest: bytes) -> Layout:
-    """Return the layout of a source out of the file made of it (source 0) and its other bytes, `rest`."""
-    segments: list[Segment] = []
-    used = 0
-    for piece in pieces:
-        if piece.at is None:
-            segments.append(Literal(rest[used : used + piece.n_bytes]))
-            used += piece.n_bytes
-        else:
-            segments.append(Span(0, piece.at, piece.n_bytes))
-    return Layout(tuple(segments))
