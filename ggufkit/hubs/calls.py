@@ -22,6 +22,10 @@ N_TRIES = 4
 """How often a request that fails in passing is made."""
 BUDGET_S = 60.0
 """The longest time that waiting between tries may take in all."""
+N_TRIES_UNANSWERED = 3
+"""How often a request that gets no answer at all is made."""
+PATIENCE_S = 15.0
+"""How long after the first try a hub that gives no answer is tried again."""
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 
@@ -32,17 +36,28 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 class PassingError(NetworkError):
     """A fault that may be over soon."""
 
-    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after_s: float | None = None,
+        unanswered: bool = False,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
+        """Seconds that the hub asked us to wait, where it did."""
+        self.unanswered = unanswered
+        """No answer came at all."""
 
 
 def insist(call: Callable[[], T], progress: Progress = SILENT) -> T:
     """Return what `call` returns, calling again after a PassingError: 1, 2, 4 s later, or when the hub says.
 
-    Raises the last error after N_TRIES, or at once when the wait would go beyond BUDGET_S.
+    Raises the last error after N_TRIES, or at once when the wait would go beyond BUDGET_S; sooner where
+    nobody answers (N_TRIES_UNANSWERED, PATIENCE_S).
     """
-    deadline = monotonic() + BUDGET_S
+    began = monotonic()
     n_done = 0
     while True:
         try:
@@ -50,9 +65,10 @@ def insist(call: Callable[[], T], progress: Progress = SILENT) -> T:
         except PassingError as fault:
             n_done += 1
             wait_s = float(2 ** (n_done - 1)) if fault.retry_after_s is None else fault.retry_after_s
-            if n_done == N_TRIES or monotonic() + wait_s > deadline:
+            n_tries, budget_s = (N_TRIES_UNANSWERED, PATIENCE_S) if fault.unanswered else (N_TRIES, BUDGET_S)
+            if n_done >= n_tries or monotonic() + wait_s > began + budget_s:
                 raise
-            progress.note(f"{fault.message}; trying again in {wait_s:.0f} s ({n_done + 1} of {N_TRIES})")
+            progress.note(f"{fault.message}; trying again in {wait_s:.0f} s ({n_done + 1} of {n_tries})")
         sleep(wait_s)
 
 
@@ -85,7 +101,7 @@ def refused(
 def unreachable(hub: HubName, endpoint: str, repo_id: str, error: BaseException) -> PassingError:
     """Return the error for a request that got no answer."""
     message = f"{title_of(hub, endpoint)} can't be reached: {reason_of(error)}"
-    return PassingError(message, hint=other_hub_hint(hub, repo_id))
+    return PassingError(message, hint=other_hub_hint(hub, repo_id), unanswered=True)
 
 
 def unreadable(hub: HubName, endpoint: str, repo_id: str) -> NetworkError:

@@ -69,10 +69,14 @@ def may_see_token(hub: HubName, endpoint: str) -> bool:
     return bool(trusted & {parts.hostname, parts.netloc.lower()})
 
 
+def is_own_host(hub: HubName, endpoint: str) -> bool:
+    """Say whether `endpoint` is one of the hub's own hosts, and no mirror of it."""
+    return urlsplit(endpoint).hostname in _OWN_HOSTS[hub]
+
+
 def title_of(hub: HubName, endpoint: str) -> str:
     """Return what messages call the hub: its name, and the host when it is not the hub's own."""
-    parts = urlsplit(endpoint)
-    return TITLES[hub] if parts.hostname in _OWN_HOSTS[hub] else f"{TITLES[hub]} at {parts.netloc}"
+    return TITLES[hub] if is_own_host(hub, endpoint) else f"{TITLES[hub]} at {urlsplit(endpoint).netloc}"
 
 
 def page_url(hub: HubName, endpoint: str, repo_id: str) -> str:

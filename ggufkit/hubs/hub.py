@@ -103,7 +103,7 @@ def open_hub(name: HubName, *, endpoint: str | None = None, progress: Progress =
         return HuggingFace(url, progress)
     from ggufkit.hubs.modelscope import ModelScope
 
-    return ModelScope(url)
+    return ModelScope(url, progress)
 
 
 def remote_file(path: object, size_bytes: object, sha256: object, revision: str) -> RemoteFile:

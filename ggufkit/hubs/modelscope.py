@@ -1,8 +1,8 @@
 """ModelScope, through modelscope's hub client: listing, auth and URLs.
 
 `modelscope_hub` is the part of modelscope that speaks to the hub; modelscope's own HubApi leaves the
-digests out of a listing. The client retries a listing by itself (4 tries, 15 s each) and walks folders
-one by one where the server cuts a listing at 3000 entries.
+digests out of a listing. The client walks folders one by one where the server cuts a listing at 3000
+entries, and retries each of these requests by itself; the first one is retried by us.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from modelscope_hub import HubApi, HubConfig
-from modelscope_hub.errors import APIError, HubError
+from modelscope_hub.errors import APIError, HubError, RateLimitError, ServerError
+from modelscope_hub.errors import NetworkError as HubNetworkError
 
 from ggufkit import __version__
 from ggufkit.errors import AccessError, NotFoundError
@@ -20,6 +21,7 @@ from ggufkit.hubs import calls
 from ggufkit.hubs.endpoints import TOKEN_VARIABLES, may_see_token, page_url, title_of
 from ggufkit.hubs.hub import Address, HubName, Listing, RemoteFile, remote_file
 from ggufkit.hubs.refs import check_repo_id
+from ggufkit.progress import SILENT, Progress
 
 DEFAULT_REVISION = "master"
 
@@ -31,14 +33,16 @@ class ModelScope:
 
     name: HubName = "modelscope"
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, progress: Progress = SILENT) -> None:
         self.endpoint = endpoint
+        self._progress = progress
 
     def list_files(self, repo_id: str, revision: str | None = None) -> Listing:
         """Return all files of a repo."""
         asked = revision or DEFAULT_REVISION
         with calls.quiet("modelscope_hub"):
-            files = self._ask(check_repo_id(repo_id), asked)
+            check_repo_id(repo_id)
+            files = calls.insist(lambda: self._ask(repo_id, asked), self._progress)
         if not files:  # also what the client makes of an answer that says "Success": false
             page = page_url(self.name, self.endpoint, repo_id)
             message = f"{title_of(self.name, self.endpoint)} lists no files in {repo_id} at revision {asked}"
@@ -53,24 +57,27 @@ class ModelScope:
 
     def _ask(self, repo_id: str, asked: str) -> tuple[RemoteFile, ...]:
         api = HubApi(self._config(), user_agent=_user_agent())
+        _fail_at_once(api)
         try:
             entries: list[Any] = list(api.list_repo_files(repo_id, "model", revision=asked))
             files = [_file(e, asked) for e in entries if e.type != "tree"]
-        except APIError as error:
-            raise self._refused(repo_id, asked, error) from error
+        except _FirstRequestError as failure:
+            raise self._error(repo_id, asked, failure.error) from failure.error
         except (HubError, OSError) as error:  # requests' errors are OSErrors
-            if isinstance(error, ValueError):  # requests' JSONDecodeError is both
-                raise calls.unreadable(self.name, self.endpoint, repo_id) from error
-            raise calls.unreachable(self.name, self.endpoint, repo_id, error) from error
+            raise self._error(repo_id, asked, error) from error
         except _PARSE_ERRORS as error:
             raise calls.unreadable(self.name, self.endpoint, repo_id) from error
         return tuple(sorted(files, key=lambda file: file.path))
 
-    def _refused(self, repo_id: str, asked: str, error: APIError) -> Exception:
-        wait_s = getattr(error, "retry_after", None)
-        headers = {} if wait_s is None else {"Retry-After": str(int(wait_s))}
-        status = error.status_code or 400
-        return calls.refused(self.name, self.endpoint, repo_id, status, headers, what=f"revision {asked}")
+    def _error(self, repo_id: str, asked: str, error: Exception) -> Exception:
+        """Return the client's error in our words."""
+        if isinstance(error, APIError):
+            status = error.status_code or 400
+            headers = _headers_of(error)
+            return calls.refused(self.name, self.endpoint, repo_id, status, headers, what=f"revision {asked}")
+        if isinstance(error, ValueError):  # requests' JSONDecodeError is an OSError, too
+            return calls.unreadable(self.name, self.endpoint, repo_id)
+        return calls.unreachable(self.name, self.endpoint, repo_id, error)
 
     def _headers(self) -> dict[str, str]:
         token = self._config().token
@@ -95,6 +102,44 @@ class _Config(HubConfig):
 
     def get_session_id(self) -> str:
         return uuid.uuid4().hex
+
+
+class _FirstRequestError(Exception):
+    """Carries the client's error past the client's own retries."""
+
+    def __init__(self, error: HubError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _fail_at_once(api: HubApi) -> None:
+    """Let the first request of a listing fail to us, who say so, and ask again with our own patience."""
+    client: Any = api.legacy
+    honest = getattr(client, "_fetch_tree_page", None)
+    if honest is None:
+        return  # another version of the client: it retries by itself
+    answered = False
+
+    def fetch(*arguments: Any, **named: Any) -> Any:
+        nonlocal answered
+        try:
+            response = honest(*arguments, **named)
+        except (HubNetworkError, ServerError, RateLimitError) as error:
+            if answered:
+                raise
+            raise _FirstRequestError(error) from error
+        answered = True
+        return response
+
+    client._fetch_tree_page = fetch
+
+
+def _headers_of(error: APIError) -> dict[str, str]:
+    response = getattr(error, "response", None)
+    if response is not None:
+        return dict(response.headers)
+    wait_s = getattr(error, "retry_after", None)
+    return {} if wait_s is None else {"Retry-After": str(int(wait_s))}
 
 
 def _user_agent() -> str:

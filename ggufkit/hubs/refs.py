@@ -90,6 +90,11 @@ def check_revision(revision: str) -> str:
     return revision
 
 
+def hub_of_host(host: str) -> HubName | None:
+    """Return the hub that a host is, or mirrors, where it is a known one."""
+    return _HUB_OF_HOST.get(host.lower().removeprefix("www."))
+
+
 def _parse(text: str) -> RepoRef | None:
     hub, rest = _hub_and_rest(text)
     return _parse_plain(text) if hub is None else _parse_page(hub, rest)
@@ -98,7 +103,7 @@ def _parse(text: str) -> RepoRef | None:
 def _hub_and_rest(text: str) -> tuple[HubName | None, str]:
     """Return the hub whose host `text` begins with, and what follows the host."""
     host, _, rest = re.sub(r"^https?://", "", text, flags=re.IGNORECASE).partition("/")
-    return _HUB_OF_HOST.get(host.lower().removeprefix("www.")), rest
+    return hub_of_host(host), rest
 
 
 def _parse_plain(text: str, hub: HubName | None = None) -> RepoRef | None:

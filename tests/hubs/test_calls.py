@@ -61,6 +61,23 @@ def test_the_last_try_fails_for_good(naps: list[float]) -> None:
     assert len(naps) == 3
 
 
+def test_a_hub_that_gives_no_answer_is_left_sooner(naps: list[float]) -> None:
+    errors, notes = failing(*[PassingError("nobody", unanswered=True)] * 9)
+    with pytest.raises(PassingError):
+        run(errors, notes)
+    assert naps == [1, 2] and notes.notes[-1] == "nobody; trying again in 2 s (3 of 3)"
+
+
+def test_a_hub_whose_silence_took_long_is_not_asked_again(
+    naps: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 21.0])
+    monkeypatch.setattr(calls, "monotonic", lambda: next(clock))
+    with pytest.raises(PassingError):
+        run(*failing(*[PassingError("timed out", unanswered=True)] * 9))
+    assert naps == []
+
+
 def test_other_errors_are_final(naps: list[float]) -> None:
     with pytest.raises(NetworkError):
         run(*failing(NetworkError("no listing")))
