@@ -72,7 +72,7 @@ def read_at(fd: int, n_bytes: int, at: int) -> bytes:
         return os.read(fd, n_bytes)
 
 
-def write_all(target: int, data: bytes, at: int) -> None:
+def write_all(target: int, data: bytes | memoryview, at: int) -> None:
     """Write all of `data` at offset `at` of the open file `target`."""
     view = memoryview(data)
     while view:

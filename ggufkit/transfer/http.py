@@ -7,15 +7,15 @@ credentials stay with the host that they belong to.
 from __future__ import annotations
 
 import re
-import time
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urljoin, urlsplit
 
 from ggufkit import __version__
 from ggufkit.errors import AccessError, NetworkError, NotFoundError
 from ggufkit.hubs.calls import reason_of, retry_after_s
+from ggufkit.transfer.stream import Pace, Stream, StreamError
 
 if TYPE_CHECKING:
     import urllib3
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 MAX_REDIRECTS = 5
-MAX_READ_S = 0.25
-"""How long bytes that came may wait for more of them, and so be lost with a kill."""
+MAX_KEPT_CONNECTIONS = 32
+"""How many idle connections to one host are kept; more may be open."""
 MAX_WAIT_S = 300.0
 """The longest that a server's Retry-After is obeyed."""
 MAX_DRAIN_BYTES = 64 << 10
@@ -36,73 +36,17 @@ USER_AGENT = f"ggufkit/{__version__}"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
 
-class StreamError(NetworkError):
-    """A stream failed in a way that another try may mend."""
-
-    def __init__(self, message: str, *, retry_after_s: float = 0.0, refused: bool = False) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-        """Seconds that the server asked us to wait, else 0."""
-        self.refused = refused
-        """The CDN refused a signed address (expired): ask the hub for a new one, at once."""
-        self.reached = 0
-        """Offset in the file after the last byte that came before the failure."""
-
-
-@dataclass(slots=True)
-class Stream:
-    """The body of one answer, from some offset of the file on."""
-
-    response: urllib3.BaseHTTPResponse
-    """The answer, not yet read."""
-    offset: int
-    """Offset in the file of the next byte that `read` returns."""
-    _failed: StreamError | None = None
-    """How the line dropped."""
-
-    def read(self, n_bytes: int) -> bytes:
-        """Return what comes within MAX_READ_S, `n_bytes` at most; nothing at the end.
-
-        Raises StreamError when the line drops, and never loses what came before.
-        """
-        parts: list[bytes] = []
-        until = time.monotonic() + MAX_READ_S
-        while n_bytes and (not parts or time.monotonic() < until):
-            try:
-                data = self._read_some(n_bytes)
-            except StreamError:
-                if parts:
-                    break  # the next read fails the same way
-                raise
-            if not data:
-                break
-            parts.append(data)
-            n_bytes -= len(data)
-            self.offset += len(data)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _read_some(self, n_bytes: int) -> bytes:
-        from urllib3.exceptions import HTTPError
-
-        if self._failed is not None:
-            raise self._failed
-        try:
-            data: bytes = self.response.read1(n_bytes, decode_content=False)
-        except (HTTPError, OSError) as error:
-            self._failed = StreamError(f"the line dropped: {reason_of(error)}")
-            raise self._failed from error
-        return data
-
-    def close(self) -> None:
-        """Drop the connection (it can't be reused with a body half read)."""
-        self.response.close()
-
-
 class Http:
-    """Opens streams; keeps connections for the next one until it is closed. For use with `with`."""
+    """Opens streams; keeps connections for the next one until it is closed. For use with `with`.
 
-    def __init__(self) -> None:
+    Any number of threads may open streams of one Http at the same time.
+    """
+
+    def __init__(self, *, limit_bytes_per_s: int | None = None) -> None:
+        """Begin; `limit_bytes_per_s` is what all streams together bring at most, bodies counted."""
         self._managers: dict[str | None, Any] = {}
+        self._opening = threading.Lock()
+        self.pace = Pace(limit_bytes_per_s) if limit_bytes_per_s is not None else None
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +71,7 @@ class Http:
         sent |= {"accept-encoding": "identity", "range": f"bytes={offset}-{end - 1}"}
         response = self._get(url, sent)
         try:
-            return _checked_stream(response, url, offset, size_bytes)
+            return _checked_stream(response, url, offset, size_bytes, self.pace)
         except BaseException:
             response.close()
             raise
@@ -159,14 +103,22 @@ class Http:
     def _manager(self, url: str) -> Any:
         import urllib3
 
+        from ggufkit.transfer.sockets import make_cuttable
+
         proxy = proxy_for(url)
-        if proxy not in self._managers:
-            timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
-            if proxy is None:
-                self._managers[proxy] = urllib3.PoolManager(timeout=timeout)
-            else:
-                self._managers[proxy] = _proxy_manager(proxy, timeout)
-        return self._managers[proxy]
+        with self._opening:
+            if proxy not in self._managers:
+                timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
+                manager = _proxy_manager(proxy, timeout) if proxy else _direct_manager(timeout)
+                make_cuttable(manager)
+                self._managers[proxy] = manager
+            return self._managers[proxy]
+
+
+def _direct_manager(timeout: urllib3.Timeout) -> Any:
+    import urllib3
+
+    return urllib3.PoolManager(maxsize=MAX_KEPT_CONNECTIONS, timeout=timeout)
 
 
 def _proxy_manager(proxy: str, timeout: urllib3.Timeout) -> Any:
@@ -180,11 +132,11 @@ def _proxy_manager(proxy: str, timeout: urllib3.Timeout) -> Any:
         except ImportError:
             hint = "pip install PySocks, or name an http:// proxy in HTTPS_PROXY"
             raise NetworkError(f"{host_of(proxy)} is a SOCKS proxy: PySocks is missing", hint=hint) from None
-        return SOCKSProxyManager(proxy, timeout=timeout)
+        return SOCKSProxyManager(proxy, maxsize=MAX_KEPT_CONNECTIONS, timeout=timeout)
     user = unquote(urlsplit(f"//{address}").netloc.rpartition("@")[0])
     headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
     url = f"{scheme or 'http'}://{address.rpartition('@')[2]}"
-    return urllib3.ProxyManager(url, proxy_headers=headers, timeout=timeout)
+    return urllib3.ProxyManager(url, proxy_headers=headers, maxsize=MAX_KEPT_CONNECTIONS, timeout=timeout)
 
 
 def proxy_for(url: str) -> str | None:
@@ -266,7 +218,9 @@ def _check_status(response: urllib3.BaseHTTPResponse, *, signed: bool, url: str)
     raise StreamError(f"{host} answered {status}", retry_after_s=wait_s)
 
 
-def _checked_stream(response: urllib3.BaseHTTPResponse, url: str, offset: int, size_bytes: int) -> Stream:
+def _checked_stream(
+    response: urllib3.BaseHTTPResponse, url: str, offset: int, size_bytes: int, pace: Pace | None
+) -> Stream:
     """Return the stream positioned at `offset`, after checking that it is the file asked for."""
     host = host_of(url)
     content_type = response.headers.get("Content-Type", "")
@@ -280,9 +234,9 @@ def _checked_stream(response: urllib3.BaseHTTPResponse, url: str, offset: int, s
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) != int(match[2]) + 1 - offset:
             raise StreamError(f"{host} sent {int(length):,} bytes for {match[0]}: no part of the file")
-        return Stream(response, offset)
+        return Stream(response, offset, pace)
     _check_size(host, response.headers.get("Content-Length", "*"), size_bytes)
-    stream = Stream(response, 0)
+    stream = Stream(response, 0, pace)
     while stream.offset < offset:  # the server ignores ranges: read up to where we are
         if not stream.read(min(1 << 20, offset - stream.offset)):
             raise StreamError(f"{host} ended the file early")

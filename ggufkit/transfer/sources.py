@@ -14,13 +14,13 @@ from typing import Protocol
 from ggufkit.errors import AccessError, FormatError, IntegrityError, NetworkError, NotFoundError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.reader import MAX_HEADER_BYTES, MoreNeeded, read_header
-from ggufkit.hubs.endpoints import TOKEN_VARIABLES, page_url
+from ggufkit.hubs.endpoints import TOKEN_VARIABLES, page_url, title_of
 from ggufkit.hubs.hub import Hub, RemoteFile
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.copying import SourceEnded, copy_range, write_all
-from ggufkit.transfer.http import Http, Stream, StreamError
+from ggufkit.transfer.http import Http
+from ggufkit.transfer.stream import READ_BYTES, Stream, StreamError
 
-READ_BYTES = 1 << 20
 FIRST_READ_BYTES = 1 << 20  # most headers fit; R1's 4.9 MB takes a second read
 _LARGE_READ_BYTES = 4 << 20
 
@@ -99,6 +99,13 @@ class HubSource:
     """Opens the streams."""
     progress: Progress = field(default=SILENT, repr=False)
     """Hears of retries."""
+    max_failures: int = MAX_FAILURES
+    """How many tries in a row may bring nothing."""
+
+    @property
+    def label(self) -> str:
+        """What messages call the hub."""
+        return title_of(self.hub.name, self.hub.endpoint)
 
     @property
     def name(self) -> str:
@@ -125,7 +132,7 @@ class HubSource:
         end = offset + n_bytes
         shift = at - offset
 
-        def write(data: bytes, position: int) -> None:
+        def write(data: memoryview, position: int) -> None:
             write_all(fd, data, position + shift)
             wrote(position + shift, position + shift + len(data))
 
@@ -133,9 +140,9 @@ class HubSource:
 
     def read(self, offset: int, n_bytes: int) -> bytes:
         """Return a range as bytes (a header)."""
-        parts: list[bytes] = []
-        self._stream(offset, offset + n_bytes, lambda data, _: parts.append(data))
-        return b"".join(parts)
+        parts = bytearray()
+        self._stream(offset, offset + n_bytes, lambda data, _: parts.extend(data))
+        return bytes(parts)
 
     def header(self) -> Header:
         """Read the file's header by range: 64 KiB first, then what seems to be needed until it is there."""
@@ -155,15 +162,16 @@ class HubSource:
             growth=1.25,
         )
 
-    def _stream(self, offset: int, end: int, write: Callable[[bytes, int], None]) -> None:
+    def _stream(self, offset: int, end: int, write: Callable[[memoryview, int], None]) -> None:
         """Bring `[offset, end)`; the budget of failures is refilled by every new byte."""
         failures = 0
+        buffer = memoryview(bytearray(min(READ_BYTES, end - offset)))
         while offset < end:
             before = offset
             try:
-                stream = self._open(offset, end)
+                stream = self.open(offset, end)
                 try:
-                    offset = _drain(stream, end, write)
+                    offset = _drain(stream, end, buffer, write)
                 finally:
                     stream.close()
             except StreamError as error:
@@ -171,7 +179,11 @@ class HubSource:
                 failures = 1 if offset > before else failures + 1
                 self._wait(error, failures)
 
-    def _open(self, offset: int, end: int) -> Stream:
+    def open(self, offset: int, end: int) -> Stream:
+        """Open one stream of bytes `[offset, end)`, with no second try.
+
+        Raises StreamError for what may pass, AccessError, NotFoundError or NetworkError for what won't.
+        """
         address = self.hub.locate(self.repo_id, self.file)
         try:
             return self.http.open(address.url, address.headers, offset, end, self.file.size_bytes)
@@ -184,27 +196,27 @@ class HubSource:
             raise NotFoundError(f"{self.file.path}: {error.message}", hint=hint) from error
 
     def _wait(self, error: StreamError, failures: int) -> None:
-        if failures >= MAX_FAILURES:
+        if failures >= self.max_failures:
             message = f"{self.file.path}: {error.message}, {failures} times in a row"
             raise NetworkError(message, hint="run the same command again: it goes on from here") from error
         if error.refused and failures == 1:
             return  # a signed address ran out: the next one is fresh
         wait_s = error.retry_after_s or min(0.25 * 2**failures, 30.0)
         self.progress.note(
-            f"{self.file.path}: {error.message}; again in {wait_s:g} s ({failures} of {MAX_FAILURES})"
+            f"{self.file.path}: {error.message}; again in {wait_s:g} s ({failures} of {self.max_failures})"
         )
         time.sleep(wait_s)
 
 
-def _drain(stream: Stream, end: int, write: Callable[[bytes, int], None]) -> int:
+def _drain(stream: Stream, end: int, buffer: memoryview, write: Callable[[memoryview, int], None]) -> int:
     """Read the stream up to `end`; returns where it ended. A StreamError tells how far it came."""
     try:
         while stream.offset < end:
             position = stream.offset
-            data = stream.read(min(READ_BYTES, end - position))
-            if not data:
+            n_bytes = stream.read_into(buffer[: end - position])
+            if not n_bytes:
                 raise StreamError("the server ended the file early")
-            write(data, position)
+            write(buffer[:n_bytes], position)
     except StreamError as error:
         error.reached = stream.offset
         raise

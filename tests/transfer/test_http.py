@@ -14,7 +14,8 @@ import pytest
 
 from ggufkit.errors import AccessError, GgufkitError, NetworkError, NotFoundError
 from ggufkit.transfer import http as http_module
-from ggufkit.transfer.http import Http, StreamError, proxy_for
+from ggufkit.transfer.http import Http, proxy_for
+from ggufkit.transfer.stream import StreamError
 from tests.transfer.raw import Raw, answer, ranged, run_raw
 
 DATA = bytes(range(256)) * 40
@@ -141,7 +142,7 @@ def test_what_came_before_a_stall_is_not_lost(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_slow_line_gives_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_module, "MAX_READ_S", 0.1)
+    monkeypatch.setattr("ggufkit.transfer.stream.MAX_READ_S", 0.1)
     head = answer("200 OK", DATA[:2000], Content_Length=SIZE)
     with run_raw(head, 0.3, DATA[2000:4000], 0.3, DATA[4000:]) as raw, Http() as http:
         stream = http.open(raw.url, {}, 0, SIZE, SIZE)
