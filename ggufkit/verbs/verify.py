@@ -1,19 +1,27 @@
-"""Check files against the digests that were recorded when they were pulled; offline."""
+"""Check files against the digests that were recorded or published, and name the cause of a fault."""
 
 from __future__ import annotations
 
+import shlex
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ggufkit.errors import FormatError
+from ggufkit.gguf.header import Header
+from ggufkit.gguf.shards import parse_shard_name
 from ggufkit.hubs.manifest import ManifestFile
 from ggufkit.progress import SILENT, Progress
-from ggufkit.transfer.digest import sha256_file
 from ggufkit.transfer.sources import open_header
+from ggufkit.verbs import causes
+from ggufkit.verbs.against import expected_files
+from ggufkit.verbs.causes import Cause, Place
 from ggufkit.verbs.locate import LocalModel, find_model, models_in
 from ggufkit.verbs.record import Record, digests, find_record, last_pulled, pull_command, records_in
+from ggufkit.verbs.scan import Scan, scan_file
 
 Status = Literal["ok", "unproven", "missing", "size", "digest", "format"]
 GOOD: tuple[Status, ...] = ("ok", "unproven")
@@ -35,6 +43,10 @@ class FileCheck:
     """The digest that it should have."""
     detail: str
     """What is wrong, in words; empty when nothing is."""
+    cause: causes.CauseName | None = None
+    """The kind of fault; None when there is none."""
+    places: tuple[Place, ...] = ()
+    """Where the fault is, when it is not all of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +79,23 @@ class VerifyReport:
         return tuple(f for f in self.files if f.status == "unproven")
 
 
-def verify(argument: str | None = None, progress: Progress = SILENT) -> VerifyReport:
-    """Read every byte of the model's files and compare with what was recorded.
+def verify(
+    argument: str | None = None, progress: Progress = SILENT, *, against: str | None = None
+) -> VerifyReport:
+    """Read every byte of the model's files and compare with what was recorded, or with `against`.
 
-    `argument` is a file, any shard, a folder, or nothing (the model at hand). Faults are in the report,
-    not raised. Raises NotFoundError when there is no such model.
+    `argument` is a file, any shard, a folder, or nothing (the model at hand). `against` is a repo on a hub
+    (which is asked) or a manifest, and says what files that nobody recorded should be. Faults are in the
+    report, not raised. Raises NotFoundError when there is no such model.
     """
     began = time.monotonic()
-    record, model = _what(argument)
+    record, model = (expected_files(argument, against, progress), None) if against else _what(argument)
     if record is not None:
-        checks = _check_record(record, progress)
+        files = _Checker(record, progress, asked=against is not None).check_all()
         name = record.manifest.name
     else:
         assert model is not None
-        checks = _check_unrecorded(model, progress)
+        files = _check_unrecorded(model)
         name = model.name
     source = record.manifest.sources[0] if record is not None and record.manifest.sources else None
     return VerifyReport(
@@ -88,8 +103,8 @@ def verify(argument: str | None = None, progress: Progress = SILENT) -> VerifyRe
         repo_id=source.repo_id if source else None,
         quant=record.manifest.quant if record is not None else None,
         recorded=record is not None,
-        remedy=pull_command(record) if record is not None else None,
-        files=checks,
+        remedy=pull_command(record) if record is not None else _rename_command(files),
+        files=files,
         seconds=time.monotonic() - began,
     )
 
@@ -114,46 +129,129 @@ def _recorded(argument: str | None) -> Record | None:
     return None if path.exists() else find_record(path)
 
 
-def _check_record(record: Record, progress: Progress) -> tuple[FileCheck, ...]:
-    total = record.manifest.total_bytes
-    progress.start(f"verifying {record.manifest.name}", total)
+class _Checker:
+    """Checks the files of one record: reads each once, and compares those that are wrong with the rest."""
+
+    def __init__(self, record: Record, progress: Progress, *, asked: bool) -> None:
+        self.record = record
+        self.progress = progress
+        self.asked = asked
+        self.scans: dict[Path, Scan] = {}
+        self.right: list[Header] = []
+
+    def check_all(self) -> tuple[FileCheck, ...]:
+        """Return one check per file, in order."""
+        files = [(self.record.path_of(f), f) for f in self.record.manifest.files]
+        with _told(self.progress, f"verifying {self.record.manifest.name}", files):
+            good = [self._is_right(path, file) for path, file in files]
+        return tuple(self._check(path, file, ok) for (path, file), ok in zip(files, good, strict=True))
+
+    def _is_right(self, path: Path, file: ManifestFile) -> bool:
+        """Say whether the file is not known to be wrong; reads it when its size does not tell."""
+        if not path.is_file() or not file.size_fits(path.stat().st_size):
+            return False
+        scan = self.scans[path] = scan_file(path, self.progress)
+        right = file.sha256 in (None, scan.sha256)
+        header = causes.read_header(path) if right else None
+        if header is not None:
+            self.right.append(header)
+        return right
+
+    def _check(self, path: Path, file: ManifestFile, right: bool) -> FileCheck:
+        scan, size = self.scans.get(path), path.stat().st_size if path.is_file() else None
+        if right and scan is not None:
+            if file.sha256 is not None:
+                digests().put(path, scan.sha256)
+                return FileCheck(path, "ok", size, scan.sha256, file.sha256, "")
+            wrong = causes.by_content(path, file.size_bytes) or causes.by_bytes(path, (), None)
+            if wrong is None:
+                return FileCheck(
+                    path, "unproven", size, scan.sha256, None, "the hub publishes no digest of it"
+                )
+            return FileCheck(path, "format", size, scan.sha256, None, wrong.detail, wrong.name, wrong.places)
+        cause = self._cause(path, file, size, scan)
+        status: Status = "missing" if size is None else "digest" if scan else "size"
+        digest = scan.sha256 if scan else None
+        return FileCheck(path, status, size, digest, file.sha256, cause.detail, cause.name, cause.places)
+
+    def _cause(self, path: Path, file: ManifestFile, size: int | None, scan: Scan | None) -> Cause:
+        if size is None:
+            return Cause("missing", "is not there")
+        cause = causes.by_content(path, file.size_bytes) or self._changed(path, file)
+        if cause is None and scan is not None:
+            names = {f.sha256: f.path for f in self.record.manifest.files if f.sha256 is not None}
+            cause = causes.by_digest(path, scan.sha256, names)
+        cause = cause or causes.by_header(path, file.size_bytes, self.right)
+        if cause is not None:
+            return cause
+        if scan is None:
+            return causes.of_length(size, file.size_bytes or 0)
+        detail = f"SHA-256 is {scan.sha256}, expected {file.sha256}"
+        return causes.by_bytes(path, scan.zeros, None) or Cause("digest", detail)
+
+    def _changed(self, path: Path, file: ManifestFile) -> Cause | None:
+        """Tell that the file is what was pulled, and it is the hub that has another one now."""
+        record = find_record(path) if self.asked else None
+        if record is None:
+            return None
+        pulled, size = record.digest_of(path), path.stat().st_size
+        scan = self.scans.get(path) or scan_file(path, self.progress)
+        if pulled is None or pulled != scan.sha256:
+            return None
+        wanted = f"SHA-256 {file.sha256}" if size == file.size_bytes else f"{file.size_bytes or 0:,} bytes"
+        return Cause("changed", f"is what was pulled, but another file is published now: {wanted}")
+
+
+@contextmanager
+def _told(progress: Progress, task: str, files: Sequence[tuple[Path, ManifestFile]]) -> Iterator[None]:
+    sizes = [(path.stat().st_size, f) for path, f in files if path.is_file()]
+    progress.start(task, sum(size for size, file in sizes if file.size_fits(size)))
     try:
-        return tuple(_check(record.path_of(f), f, progress) for f in record.manifest.files)
+        yield
     finally:
         progress.finish()
 
 
-def _check(path: Path, file: ManifestFile, progress: Progress) -> FileCheck:
-    if not path.is_file():
-        return FileCheck(path, "missing", None, None, file.sha256, "is not there")
-    size = path.stat().st_size
-    if file.size_bytes is not None and size != file.size_bytes:
-        detail = f"has {size:,} of {file.size_bytes:,} bytes"
-        return FileCheck(path, "size", size, None, file.sha256, detail)
-    digest = sha256_file(path, progress)
-    if file.sha256 is None:
-        return FileCheck(path, "unproven", size, digest, None, "the hub publishes no digest of it")
-    if digest != file.sha256:
-        detail = f"SHA-256 is {digest}, expected {file.sha256}"
-        return FileCheck(path, "digest", size, digest, file.sha256, detail)
-    digests().put(path, digest)
-    return FileCheck(path, "ok", size, digest, file.sha256, "")
-
-
-def _check_unrecorded(model: LocalModel, progress: Progress) -> tuple[FileCheck, ...]:
+def _check_unrecorded(model: LocalModel) -> tuple[FileCheck, ...]:
     """Check what can be checked without a record: that the files are a sound set."""
-    checks = []
-    for path in model.files:
-        try:
-            open_header(path)
-        except FormatError as error:
-            checks.append(FileCheck(path, "format", path.stat().st_size, None, None, error.reason))
-            continue
-        detail = "no digest is recorded for it"
-        checks.append(FileCheck(path, "unproven", path.stat().st_size, None, None, detail))
+    checks = [_check_alone(path) for path in model.files]
     checks += [
-        FileCheck(model.folder / name, "missing", None, None, None, "is not there") for name in model.missing
+        FileCheck(model.folder / name, "missing", None, None, None, "is not there", "missing")
+        for name in model.missing
     ]
-    if not any(c.status == "format" for c in checks) and not model.missing:
+    if all(c.status == "unproven" for c in checks):
         model.headers()
     return tuple(checks)
+
+
+def _check_alone(path: Path) -> FileCheck:
+    size = path.stat().st_size
+    cause = _unsound(path, None)
+    if cause is None:
+        return FileCheck(path, "unproven", size, None, None, "no digest is recorded for it")
+    return FileCheck(path, "format", size, None, None, cause.detail, cause.name, cause.places)
+
+
+def _unsound(path: Path, expected_bytes: int | None) -> Cause | None:
+    """Tell what is wrong with a file that nobody published a digest of, as far as it alone tells."""
+    cause = causes.by_content(path, expected_bytes)
+    if cause is not None or not path.name.lower().endswith(".gguf"):
+        return cause
+    try:
+        header = open_header(path)
+    except FormatError as error:
+        return Cause("format", error.reason)
+    return causes.by_header(path, expected_bytes, ()) or causes.holes_of(path, header)
+
+
+def _rename_command(files: Sequence[FileCheck]) -> str | None:
+    """Return the command that gives a shard back its name, when that is all that is wrong."""
+    wrong = [check for check in files if check.cause not in (None, "missing")]
+    if len(wrong) != 1 or wrong[0].cause != "renamed":
+        return None
+    path = wrong[0].path
+    name, header = parse_shard_name(path.name), causes.read_header(path)
+    if name is None or header is None:
+        return None
+    right = path.with_name(replace(name, number=(header.integer("split.no") or 0) + 1).file_name())
+    return None if right.exists() else shlex.join(["mv", "-n", str(path), str(right)])

@@ -38,12 +38,12 @@ def test_faults_are_listed_with_the_command_that_mends_them(shards: list[Path], 
     os.truncate(shards[2], 99)
     done = run("verify", NAME)
     assert done.code == 6
-    assert [line.split()[0] for line in done.lines[1:5]] == ["missing", "ok", "size", "ok"]
+    assert [line.split()[0] for line in done.lines[1:5]] == ["missing", "ok", "truncated", "ok"]
     assert done.lines[1].split()[1] == "-" and done.lines[5] == "2 of 4 files verified, SHA-256 checked"
     error = done.err[done.err.index("error: ") :].splitlines()
     assert error[0] == "error: 2 of 4 files not what was published:"
     assert error[1] == f"  {shards[0]}: is not there"
-    assert error[2].startswith(f"  {shards[2]}: has 99 of ")
+    assert error[2].startswith(f"  {shards[2]}: ends ") and " bytes early: it has 99 of " in error[2]
     assert error[3:] == [f"hint: ggufkit pull {REPO_ID} --quant {QUANT} fetches what is wrong"]
     assert run("verify", NAME, "-q").lines == [str(shards[0]), str(shards[2])]
     assert run(*error[3].split()[2:6]).code == 0, "the hint is the command"
