@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ggufkit.cli.inspect_text import parameters_text
-from ggufkit.cli.params import MEMORY_SIZE, model_argument, output_options, source_option
+from ggufkit.cli.params import MEMORY_SIZE, RATE, model_argument, output_options, source_option
 from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
+from ggufkit.cli.speed_text import speed_lines
 from ggufkit.errors import NoSpaceError, printable
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ LEVELS: dict[Level, str] = {
 @click.command("fit", short_help="Say whether a model fits this machine.")
 @model_argument
 @click.option("--ram", type=MEMORY_SIZE, metavar="SIZE", help="Memory built in; left out, this machine's.")
+@click.option("--machine", metavar="NAME", help="A machine of ggufkit machine --list, in place of this one.")
+@click.option(
+    "--bandwidth", type=RATE, metavar="RATE", help="Theoretical bandwidth of the memory, e.g. 76.8G: GB/s."
+)
+@click.option(
+    "--disk-speed", type=RATE, metavar="RATE", help="How fast the model's disk is read, e.g. 3G: GB/s."
+)
 @click.option(
     "-c", "--ctx-size", type=click.IntRange(0), metavar="N", help="Tokens of context; 0: the model's own."
 )
@@ -82,6 +90,9 @@ def command(
     out: Out,
     model: str | None,
     ram: int | None,
+    machine: str | None,
+    bandwidth: int | None,
+    disk_speed: int | None,
     ctx_size: int | None,
     runtime: str | None,
     check: bool,
@@ -115,7 +126,14 @@ def command(
     from ggufkit.fit.profiles import find_runtime, settings_for
     from ggufkit.verbs.fit import fit_model
     from ggufkit.verbs.locate import load_headers
+    from ggufkit.verbs.rigs import find_rigs
 
+    (rig,) = find_rigs(
+        () if machine is None else (machine,),
+        ram_bytes=ram,
+        bandwidth_bytes_per_s=bandwidth,
+        disk_bytes_per_s=disk_speed,
+    )
     loaded = load_headers(model, source=source, progress=out.progress())
     if model is None:
         out.say(f"model: {printable(loaded.where)}")
@@ -123,10 +141,10 @@ def command(
     report = fit_model(
         loaded.headers,
         name=loaded.name,
-        ram_bytes=ram,
         context_tokens=ctx_size,
         settings=settings_for(_wishes(**wishes), chosen),
         runtime=chosen,
+        rig=rig,
     )
     _show(out, report, explain=explain)
     if check and not report.verdict.in_memory:
@@ -205,9 +223,18 @@ def _summary(report: FitReport) -> list[str]:
     origin = {"given": "given", "system": "this machine's", "control group": "this control group's limit"}
     return [
         printable(f"{report.name}: {what}, {files}"),
-        f"memory: {_size(machine.ram_bytes)}, {origin[machine.source]}",
+        f"memory: {_size(machine.ram_bytes)}, {report.machine_name or origin[machine.source]}",
         _verdict(report),
+        *_speed(report),
     ]
+
+
+def _speed(report: FitReport) -> list[str]:
+    if report.speed is not None:
+        return speed_lines(report.speed)
+    if report.verdict.level in ("no", "unknown"):
+        return []
+    return ["speed: unknown until ggufkit machine has measured this one; or say --bandwidth or --machine"]
 
 
 def _verdict(report: FitReport) -> str:

@@ -199,7 +199,10 @@ def _formula(speed: FamilySpeed, bandwidth: float, active_bytes: float, one_sock
     text = read + (" of one socket)" if one_socket else ")")
     if speed.overhead_s:
         text += f" + {speed.overhead_s * 1e3:.1f} ms"
-    return f"{text} a token; from {speed.n_points} published measurements"
+    n = speed.n_points
+    pooled = "all CPUs that were measured together"
+    whose = f"{n} published measurement{'' if n == 1 else 's'}" if n else pooled
+    return f"{text} a token; efficiency from {whose}"
 
 
 def active_bytes_per_token(info: ModelInfo, tensors: Sequence[TensorInfo], *, cache_bytes: int = 0) -> int:

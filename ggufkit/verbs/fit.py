@@ -10,7 +10,9 @@ from ggufkit.errors import UsageError
 from ggufkit.fit.estimate import FitSettings, MemoryEstimate
 from ggufkit.fit.machine import Machine, given_machine, this_machine
 from ggufkit.fit.memory import CONTEXT_STEP_TOKENS, REPACKED, estimate_memory
+from ggufkit.fit.outlook import ModelSpeed, speed_on, token_reads
 from ggufkit.fit.profiles import Runtime, Wishes, context_of, settings_for
+from ggufkit.fit.rig import Rig
 from ggufkit.fit.verdict import Level, Reserve, Verdict, judge, reserve_of
 from ggufkit.gguf.header import Header, TensorInfo
 from ggufkit.gguf.model import Kind, ModelInfo, model_info
@@ -58,6 +60,8 @@ class FitReport:
     """The architecture in numbers."""
     machine: Machine
     """The memory it is to fit."""
+    machine_name: str | None
+    """The profile that the machine is; None for this machine, or when only its memory was given."""
     reserve: Reserve
     """What is set aside for all else."""
     runtime: str | None
@@ -72,6 +76,8 @@ class FitReport:
     """The same for other contexts, the shortest first."""
     longest_context_tokens: int | None
     """The longest context with which it fits; None when it fits with none, or when that is not known."""
+    speed: ModelSpeed | None
+    """How fast it generates; None when it does not run, or when nobody knows how fast memory is read."""
     warnings: tuple[str, ...]
     """What is odd about the model, the settings or the machine."""
     advice: tuple[str, ...]
@@ -86,17 +92,19 @@ def fit_model(
     context_tokens: int | None = None,
     settings: FitSettings | None = None,
     runtime: Runtime | None = None,
+    rig: Rig | None = None,
 ) -> FitReport:
     """Say whether the model with these `headers` (one, or one for each shard) fits.
 
     `ram_bytes` is the memory that is built in; left out, this machine's is asked for. `context_tokens` 0
     means the model's own context; left out, the `runtime`'s, else 4,096; that of `settings` does not count.
-    Where a runtime gives each text as much, it is multiplied. Raises FormatError for
+    Where a runtime gives each text as much, it is multiplied. `rig` (`ggufkit.verbs.rigs.find_rigs`) is the
+    machine in place of `ram_bytes`, whose speed is predicted too. Raises FormatError for
     impossible metadata, UsageError for what is no model or for settings that llama.cpp refuses.
     """
     info = model_info(headers)
     _check_kind(info, headers)
-    machine = this_machine() if ram_bytes is None else given_machine(ram_bytes)
+    machine = rig.memory if rig else this_machine() if ram_bytes is None else given_machine(ram_bytes)
     settings = settings or settings_for(Wishes(), runtime)
     tokens = _context(info, context_tokens, runtime, settings.n_sequences)
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
@@ -110,6 +118,7 @@ def fit_model(
         file_bytes=sum(header.file_size_bytes for header in headers),
         model=info,
         machine=machine,
+        machine_name=rig.profile if rig else None,
         reserve=fitting.reserve(estimate),
         runtime=None if runtime is None else _runtime_text(runtime),
         context_is_default=context_tokens is None,
@@ -117,6 +126,7 @@ def fit_model(
         verdict=verdict,
         contexts=tuple(fitting.row(n) for n in _shown_contexts(info, tokens)),
         longest_context_tokens=longest,
+        speed=None if rig is None else speed_on(rig, token_reads(info, tensors, estimate), verdict),
         warnings=(*estimate.warnings, *_machine_warnings(machine, verdict)),
         advice=tuple(fitting.advice(verdict, longest)),
     )

@@ -22,6 +22,7 @@ from ggufkit.fit.machine import (
     read_modules,
     this_machine,
 )
+from ggufkit.verbs.rigs import remember_bandwidth
 
 # A machine with all channels filled reads at 0.7 of the theoretical bandwidth or more; at less than this,
 # and with threads enough to ask for more, channels are empty or the memory is slow.
@@ -65,7 +66,7 @@ def describe_machine(
 ) -> MachineReport:
     """Ask the system whose files lie below `root`, and measure its memory's bandwidth.
 
-    Measuring reads four times the L3 cache five times: a second or less.
+    Measuring reads four times the L3 cache five times: a second or less. What was measured is kept for `fit`.
     """
     memory, cpu, found = this_machine(root), read_cpu(root), read_modules(root)
     controller = memory_controller(cpu.name)
@@ -73,6 +74,8 @@ def describe_machine(
     if found.source and not cpu.virtual:
         channels = find_channels(found.modules, found.source, cpu, controller)
     bandwidth, silence = _measured(cpu, memory) if measure else (None, None)
+    if bandwidth is not None and root == Path("/"):
+        remember_bandwidth(cpu, bandwidth.bytes_per_s)
     gpus, libraries = library_gpus()
     return MachineReport(
         memory=memory,
