@@ -8,6 +8,7 @@ import click
 
 from ggufkit.cli.params import output_options
 from ggufkit.cli.render import Out, count_text, gb_text, table
+from ggufkit.cli.speed_text import price_text
 from ggufkit.errors import printable
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Measure how fast memory is read (about a second).",
 )
+@click.option("--list", "profiles", is_flag=True, help="List the machines that fit --machine knows instead.")
 @output_options
-def command(out: Out, measure: bool) -> None:
+def command(out: Out, measure: bool, profiles: bool) -> None:
     """Show what this machine has for models.
 
     \b
     Examples:
       ggufkit machine
       ggufkit machine --no-measure --json
+      ggufkit machine --list
       ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --ram $(ggufkit machine -q)
 
     Memory and the limits on it, memory channels filled of those the CPU has, their theoretical bandwidth
@@ -37,8 +40,12 @@ def command(out: Out, measure: bool) -> None:
     when channels are empty, it says what that costs and what to buy.
 
     The modules are in the firmware's table, which on some systems only root may read: sudo ggufkit
-    machine. -q prints the bytes of memory that a model may use.
+    machine. fit remembers the bandwidth that was measured. -q prints the bytes of memory that a model may
+    use; with --list the names.
     """
+    if profiles:
+        _list(out)
+        return
     from ggufkit.verbs.machine import describe_machine
 
     report = describe_machine(measure=measure)
@@ -50,6 +57,25 @@ def command(out: Out, measure: bool) -> None:
         out.warn(warning)
     for advice in report.advice:
         out.hint(advice)
+
+
+def _list(out: Out) -> None:
+    from ggufkit.fit.machine import machine_profiles
+
+    machines = list(machine_profiles().values())
+    rows = [
+        (
+            machine.name,
+            f"{machine.ram_gib.value:g} GiB",
+            f"{machine.bandwidth_bytes_per_s / 1e9:.1f} GB/s",
+            price_text(machine.price_cny, machine.price_usd),
+            "" if machine.power_w is None else f"{machine.power_w.value:g} W",
+            machine.title,
+        )
+        for machine in machines
+    ]
+    text = table(("NAME", "MEMORY", "BANDWIDTH", "PRICE", "POWER", "WHAT"), rows, right=[1, 2, 3, 4])
+    out.result({"machines": machines}, text, quiet=[machine.name for machine in machines])
 
 
 def _rows(report: MachineReport) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ggufkit.fit.machines import Sourced
     from ggufkit.fit.outlook import ModelSpeed
     from ggufkit.fit.rig import Bandwidths
 
@@ -43,3 +44,10 @@ def speed_lines(speed: ModelSpeed) -> list[str]:
 
 def _bandwidth(bandwidth: Bandwidths) -> str:
     return f"{bandwidth.bytes_per_s / 1e9:.1f} GB/s, {BANDWIDTH_SOURCES[bandwidth.source]}"
+
+
+def price_text(cny: Sourced | None, usd: Sourced | None) -> str:
+    """Return a price in the currency that the source has, or nothing."""
+    if cny is not None:
+        return f"{cny.value:,.0f} CNY"
+    return "" if usd is None else f"{usd.value:,.0f} USD"

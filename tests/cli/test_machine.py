@@ -11,6 +11,7 @@ import pytest
 from ggufkit.cli.main import run
 from ggufkit.fit.bandwidth import Bandwidth
 from ggufkit.fit.gpus import Gpu
+from ggufkit.fit.machine import machine_profiles
 from ggufkit.verbs import machine
 from ggufkit.verbs.machine import MachineReport, describe_machine
 from tests.fit import tables
@@ -82,3 +83,20 @@ def test_this_very_machine_measured(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["bandwidth"] is None or found["bandwidth"]["spread"] <= 0.15
     assert (found["bandwidth"] is None) == any("not measured" in note for note in found["notes"])
+
+
+def test_the_machines_that_fit_knows_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["machine", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["NAME", "MEMORY", "BANDWIDTH", "PRICE", "POWER", "WHAT"]
+    names = [line.split()[0] for line in lines[1:]]
+    assert names == list(machine_profiles())
+    wanted = "256 GiB 76.8 GB/s 2,100 CNY 80 W HP Z440, E5-2680 v4, four modules of DDR4-2400"
+    assert " ".join(lines[1 + names.index("z440-4ch")].split()[1:]) == wanted
+    assert "2,000 USD" in lines[1 + names.index("epyc-7702")]
+    assert run(["machine", "--list", "-q"]) == 0
+    assert capsys.readouterr().out.split() == names
+    assert run(["machine", "--list", "--json"]) == 0
+    machines = json.loads(capsys.readouterr().out)["machines"]
+    assert [m["name"] for m in machines] == names
+    assert all(m["ram_gib"]["source"] for m in machines)
