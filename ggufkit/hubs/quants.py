@@ -45,14 +45,20 @@ class Quant:
     """The file name without shard numbers, part numbers and `.gguf`."""
     model: str
     """The model's label in the file name: what stands before the quant."""
+    sources: tuple[str, ...] = ()
+    """The words for `--source` of the places that list all the files alike, where that was asked."""
 
 
 class QuantError(NotFoundError):
     """A quant is unknown, ambiguous or not whole; `quants` is what there is."""
 
-    def __init__(self, message: str, quants: Sequence[Quant], *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, quants: Sequence[Quant], *, hint: str | None = None, is_ambiguous: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.quants = tuple(quants)
+        self.is_ambiguous = is_ambiguous
+        """More than one is meant: no other place can tell which."""
 
 
 class _Place(NamedTuple):
@@ -94,7 +100,7 @@ def pick_quant(quants: Sequence[Quant], asked: str | None, repo_id: str) -> Quan
         matches = home
         if len({quant.name for quant in home}) > 1:
             hint = f"choose one, as in {repo_id}:{home[0].name}"
-            raise QuantError(f"{repo_id} has {len(home)} quants", quants, hint=hint)
+            raise QuantError(f"{repo_id} has {len(home)} quants", quants, hint=hint, is_ambiguous=True)
     else:
         matches = _by_file(quants, asked) or _by_name(home, asked) or _by_folder(quants, asked, repo_id)
         if not matches:
@@ -212,7 +218,8 @@ def _ambiguous(
     paths = [f"{repo_id}:{quant.files[0].path}" for quant in matches]
     what = f"{printable(asked)} in {repo_id}" if asked else f"the quant of {repo_id}"
     message = f"{what} may be any of {len(matches)} sets of files"
-    return QuantError(message, quants, hint=f"name one by its path: {_some(paths, 4)}")
+    hint = f"name one by its path: {_some(paths, 4)}"
+    return QuantError(message, quants, hint=hint, is_ambiguous=True)
 
 
 def _not_whole(quants: Sequence[Quant], matches: Sequence[Quant], repo_id: str) -> QuantError:

@@ -2,46 +2,142 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from ggufkit.errors import AccessError, NetworkError, NotFoundError, UsageError
-from ggufkit.hubs.hub import Hub, HubName, Listing, RemoteFile, RepoRef, open_hub, parse_ref
-from ggufkit.hubs.quants import Quant, find_quants, pick_quant
+from ggufkit.errors import GgufkitError, IntegrityError, NotFoundError, UsageError
+from ggufkit.hubs.asking import Holding, ask_places
+from ggufkit.hubs.compare import alike, differences
+from ggufkit.hubs.hub import Hub, HubName, Listing, RemoteFile, RepoRef, parse_ref
+from ggufkit.hubs.manifest import ManifestSource
+from ggufkit.hubs.places import places_to_ask
+from ggufkit.hubs.quants import Quant, QuantError, find_quants, pick_quant
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.http import Http
 from ggufkit.transfer.sources import HubSource
 
-SourceName = Literal["auto", "hf", "modelscope"]
-SOURCES: dict[str, tuple[HubName, ...]] = {
-    "auto": ("huggingface", "modelscope"),
-    "hf": ("huggingface",),
-    "modelscope": ("modelscope",),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Repo:
-    """A repo as a hub lists it."""
+    """A repo as hubs and mirrors list it, asked at one moment."""
 
     ref: RepoRef
     """What was asked for."""
-    hub: Hub
-    """The hub that answered."""
-    listing: Listing
-    """All its files."""
+    holdings: tuple[Holding, ...]
+    """The places that have it, the most believed first; some may be asked for their digests only."""
+
+    @property
+    def serving(self) -> tuple[Holding, ...]:
+        """The places that bytes are fetched from: one at least."""
+        return tuple(holding for holding in self.holdings if holding.place.serves)
+
+    @property
+    def hub(self) -> Hub:
+        """The hub that counts first."""
+        return self.serving[0].hub
+
+    @property
+    def listing(self) -> Listing:
+        """All files, as that hub lists them."""
+        return self.serving[0].listing
 
     def quants(self) -> tuple[Quant, ...]:
-        """Return the quants that the files make."""
-        return find_quants(self.ref.repo_id, self.listing.files)
+        """Return the quants that the files make, and which places list all files of each alike."""
+        found: dict[tuple[str, str, int, str], Quant] = {}
+        for holding in self.serving:
+            for quant in find_quants(self.ref.repo_id, holding.listing.files):
+                found.setdefault((quant.folder, quant.stem, quant.n_shards, quant.kind), quant)
+        return tuple(replace(quant, sources=self._words(quant)) for quant in found.values())
 
     def pick(self, quant: str | None) -> Quant:
-        """Return the quant asked for (by name, folder or path); raises QuantError with the table."""
-        return pick_quant(self.quants(), quant or self.ref.quant, self.ref.repo_id)
+        """Return the quant asked for (by name, folder or path); raises QuantError with the table.
+
+        The first hub that has it whole counts. Digests of what only mirrors have are the hubs', where
+        these list the file as well.
+        """
+        asked, refusal = quant or self.ref.quant, None
+        for holding in self.serving:
+            quants = find_quants(self.ref.repo_id, holding.listing.files)
+            try:
+                picked = pick_quant(quants, asked, self.ref.repo_id)
+            except QuantError as error:
+                refusal = refusal or error
+                if error.is_ambiguous:
+                    break
+                continue
+            files = tuple(self._believed(holding, file) for file in picked.files)
+            return replace(picked, files=files, sources=self._words(replace(picked, files=files)))
+        assert refusal is not None
+        raise refusal
 
     def source(self, file: RemoteFile, http: Http, progress: Progress = SILENT) -> HubSource:
-        """Return where a listed file's bytes come from."""
-        return HubSource(self.hub, self.ref.repo_id, file, http, progress)
+        """Return where a listed file's bytes come from.
+
+        Raises NotFoundError or IntegrityError when no place that serves has this very file.
+        """
+        holders = self._holders(file)
+        if not holders:
+            raise self._nobody(file)
+        sources = [
+            HubSource(holding.hub, self.ref.repo_id, replace(listed, sha256=file.sha256), http, progress)
+            for holding, listed in holders
+        ]
+        return sources[0]
+
+    def origins(self, files: Sequence[RemoteFile]) -> tuple[ManifestSource, ...]:
+        """Return the repos that serve every one of `files`, the first one first."""
+        return tuple(_origin(one) for one in self._holders_of_all(files) or self.serving[:1])
+
+    def titles(self, files: Sequence[RemoteFile]) -> str:
+        """Return what the places that serve every one of `files` are called."""
+        names = [one.place.title for one in self._holders_of_all(files) or self.serving[:1]]
+        return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+
+    def remarks(self, files: Sequence[RemoteFile]) -> tuple[str, ...]:
+        """Return what should be known before `files` are fetched, a sentence each.
+
+        Where the hubs differ in them, and whether nobody but a mirror vouches for them.
+        """
+        told = [differences(files, one.listing, one.place.title) for one in self.holdings]
+        found = ["the hubs differ: " + "; ".join(filter(None, told))] if any(told) else []
+        hubs = [one for one in self.holdings if not one.place.is_mirror]
+        known = [file for file in files if file.sha256 is not None]
+        if not all(any(alike(file, one.find(file.path)) for one in hubs) for file in known):
+            found.append(f"the digests are {self.titles(files)}'s own: no hub vouches for them")
+        return tuple(found)
+
+    def _words(self, quant: Quant) -> tuple[str, ...]:
+        return tuple(
+            one.place.word
+            for one in self.serving
+            if all(alike(file, one.find(file.path)) for file in quant.files)
+        )
+
+    def _believed(self, holding: Holding, file: RemoteFile) -> RemoteFile:
+        """Return the file as the most believed hub lists it, when `holding` is but a mirror."""
+        if not holding.place.is_mirror:
+            return file
+        return next((found for one in self.holdings if (found := one.find(file.path)) is not None), file)
+
+    def _holders_of_all(self, files: Sequence[RemoteFile]) -> tuple[Holding, ...]:
+        places = [{id(holding) for holding, _ in self._holders(file)} for file in files]
+        return tuple(one for one in self.serving if all(id(one) in holders for holders in places))
+
+    def _holders(self, file: RemoteFile) -> list[tuple[Holding, RemoteFile]]:
+        """Return the places that serve this very file; only one when no digest tells that they do."""
+        listed = [(one, found) for one in self.serving if (found := one.find(file.path)) is not None]
+        if file.sha256 is not None:
+            return [(one, found) for one, found in listed if alike(file, found, one.place.is_mirror)]
+        same = [(one, found) for one, found in listed if found == file]
+        return (same or [(one, found) for one, found in listed if found.size_bytes == file.size_bytes])[:1]
+
+    def _nobody(self, file: RemoteFile) -> GgufkitError:
+        names = " and ".join(one.place.title for one in self.serving)
+        if all(one.find(file.path) is None for one in self.serving):
+            return NotFoundError(f"{names} has no {file.path}", hint="leave --source out to ask the hubs")
+        publisher = next(one.place.title for one in self.holdings if one.find(file.path) == file)
+        hint = "it may hold an earlier state of the repo; leave --source out to ask the hubs"
+        return IntegrityError(f"{names} has other bytes in {file.path} than {publisher} publishes", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +147,13 @@ class QuantsReport:
     repo_id: str
     """`owner/name`."""
     hub: HubName
-    """The hub that listed them."""
+    """The hub that counts first."""
     endpoint: str
     """Its address."""
     commit: str | None
     """The commit that was listed, where the hub names one."""
+    sources: tuple[ManifestSource, ...]
+    """All places that listed the repo."""
     quants: tuple[Quant, ...]
     """Complete and incomplete sets."""
 
@@ -63,39 +161,28 @@ class QuantsReport:
 def open_repo(
     text: str, *, source: str = "auto", revision: str | None = None, progress: Progress = SILENT
 ) -> Repo:
-    """List the repo that `text` names on its hub; `auto` asks one hub after the other.
+    """List the repo that `text` names in the places that `source` names, all at once.
 
-    Raises the last hub's error when none of them has the repo.
+    Raises what they say when none of them that serves has the repo.
     """
     ref = parse_ref(text)
     if revision and ref.revision and revision != ref.revision:
         raise UsageError(f"two revisions: {ref.revision} in the name, {revision} as a flag")
-    error: NotFoundError | AccessError | NetworkError | None = None
-    *_, last = names = _hubs_to_ask(ref, source)
-    for name in names:
-        hub = open_hub(name, progress=progress)
-        try:
-            return Repo(ref, hub, hub.list_files(ref.repo_id, revision or ref.revision))
-        except (NotFoundError, AccessError, NetworkError) as failure:
-            if name != last:
-                progress.note(f"{failure.message}; asking the other hub")
-            error = error if isinstance(error, AccessError) else failure
-    assert error is not None
-    raise error
+    places = places_to_ask(ref, source)
+    holdings = ask_places(places, ref.repo_id, revision or ref.revision, progress)
+    return Repo(ref, holdings)
 
 
 def quants(text: str, *, source: str = "auto", progress: Progress = SILENT) -> QuantsReport:
     """Return the quants of a repo."""
     repo = open_repo(text, source=source, progress=progress)
     listing = repo.listing
-    return QuantsReport(listing.repo_id, listing.hub, listing.endpoint, listing.commit, repo.quants())
+    sources = tuple(_origin(one) for one in repo.serving)
+    return QuantsReport(
+        listing.repo_id, listing.hub, listing.endpoint, listing.commit, sources, repo.quants()
+    )
 
 
-def _hubs_to_ask(ref: RepoRef, source: str) -> tuple[HubName, ...]:
-    if source not in SOURCES:
-        raise UsageError(f"no source is called {source}", hint="auto, hf or modelscope")
-    if ref.hub is None:
-        return SOURCES[source]
-    if source != "auto" and ref.hub not in SOURCES[source]:
-        raise UsageError(f"the name asks for {ref.hub}, --source for {source}")
-    return (ref.hub,)
+def _origin(holding: Holding) -> ManifestSource:
+    listing = holding.listing
+    return ManifestSource(listing.hub, listing.endpoint, listing.repo_id, listing.revision, listing.commit)

@@ -10,7 +10,7 @@ from typing import Literal
 from ggufkit.errors import FormatError, IntegrityError, NoSpaceError
 from ggufkit.gguf.layout import whole_file
 from ggufkit.hubs.hub import RemoteFile
-from ggufkit.hubs.manifest import Manifest, ManifestFile, ManifestSource
+from ggufkit.hubs.manifest import Manifest, ManifestFile
 from ggufkit.hubs.quants import Quant
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
@@ -62,6 +62,11 @@ class PullPlan:
     """Free room on the target's disk."""
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What should be known before: where the hubs differ, and digests that nobody vouches for."""
+        return self.repo.remarks(self.quant.files)
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of all files."""
         return sum(f.size_bytes for f in self.files)
@@ -81,7 +86,7 @@ class PullReport:
     quant: str
     """The quant's name."""
     hub: str
-    """The hub that served it."""
+    """The hub that counts first."""
     commit: str | None
     """The commit that was pulled, where the hub names one."""
     root: Path
@@ -212,11 +217,9 @@ def _check_room(plan: PullPlan) -> None:
 
 def record_pull(plan: PullPlan) -> Record:
     """Record what the files should be before the first byte, so that a kill leaves a trace to follow."""
-    listing = plan.repo.listing
-    source = ManifestSource(listing.hub, listing.endpoint, listing.repo_id, listing.revision, listing.commit)
     files = tuple(ManifestFile(f.path, f.size_bytes, f.sha256, None) for f in plan.files)
-    name = plan.quant.stem
-    return write_record(plan.root, Manifest(name, plan.quant.name, files, (source,)))
+    origins = plan.repo.origins(plan.quant.files)
+    return write_record(plan.root, Manifest(plan.quant.stem, plan.quant.name, files, origins))
 
 
 def _check_model(plan: PullPlan) -> None:
@@ -226,17 +229,17 @@ def _check_model(plan: PullPlan) -> None:
     try:
         find_model(str(plan.files[0].target)).headers()
     except FormatError as error:
-        where = f"{plan.repo.listing.hub}: {plan.repo.ref.repo_id}"
-        raise FormatError(error.file, f"{error.reason} (this is what {where} publishes)") from error
+        where = f"{plan.repo.titles(plan.quant.files)}: {plan.repo.ref.repo_id}"
+        raise FormatError(error.file, f"{error.reason} (this is what is published on {where})") from error
 
 
 def _report(plan: PullPlan, seconds: float) -> PullReport:
-    listing = plan.repo.listing
+    origin = plan.repo.origins(plan.quant.files)[0]
     return PullReport(
-        repo_id=listing.repo_id,
+        repo_id=origin.repo_id,
         quant=plan.quant.name,
-        hub=listing.hub,
-        commit=listing.commit,
+        hub=origin.hub,
+        commit=origin.commit,
         root=plan.root,
         files=plan.files,
         total_bytes=plan.total_bytes,

@@ -201,7 +201,7 @@ def test_the_only_quant_need_not_be_named_and_revisions_must_agree(hub: TestHub,
     assert plan_pull(REPO_ID).quant.name == QUANT
     with pytest.raises(UsageError, match="two revisions"):
         plan_pull(f"{REPO_ID}@main", revision="other")
-    with pytest.raises(UsageError, match=r"asks for huggingface, --source for modelscope"):
+    with pytest.raises(UsageError, match=r"asks for Hugging Face, --source for modelscope"):
         plan_pull(f"hf:{REPO_ID}", source="modelscope")
 
 
@@ -220,7 +220,7 @@ def test_a_set_that_is_published_unsound_is_told_after_the_pull_and_kept(
     (tmp_path / "hub" / REPO_ID / path).write_bytes(files[sorted(files)[2]])
     hub.refresh()
     error = failure(FormatError, "hf")
-    assert error.exit_code == 7 and "renamed?" in error.message and "publishes" in error.message
+    assert error.exit_code == 7 and "renamed?" in error.message and "published" in error.message
     assert set(pulled(work / NAME)) == set(files)
 
 
