@@ -105,7 +105,7 @@ def keep_headers(root: Path, name: str, kept: Mapping[str, bytes]) -> None:
     folder = _headers_folder(root, name)
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in kept.items():
-        write_atomic(folder / f"{safe_name(file)}{HEADER_SUFFIX}", data)
+        write_atomic(header_file(root, name, file), data)
     for made in (folder.parent, folder.parent.parent, root):
         fsync_folder(made)
 
@@ -115,6 +115,20 @@ def kept_headers(root: Path, name: str) -> dict[str, bytes]:
     folder = _headers_folder(root, name)
     paths = sorted(folder.glob(f"*{HEADER_SUFFIX}")) if folder.is_dir() else []
     return {path.name.removesuffix(HEADER_SUFFIX): path.read_bytes() for path in paths}
+
+
+def header_file(root: Path, name: str, file: str) -> Path:
+    """Return where `keep_headers` keeps the bytes of the shard `file` of the set `name`."""
+    return _headers_folder(root, name) / f"{safe_name(file)}{HEADER_SUFFIX}"
+
+
+def forget_headers(root: Path, name: str) -> None:
+    """Remove what `keep_headers` kept: it is of another version, or proved wrong."""
+    folder = _headers_folder(root, name)
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"*{HEADER_SUFFIX}"):
+            path.unlink()
+        folder.rmdir()
 
 
 def _headers_folder(root: Path, name: str) -> Path:
