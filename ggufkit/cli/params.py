@@ -63,10 +63,23 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
 model_argument = click.argument("model", required=False, metavar="[MODEL]")
+
+
+class _Words(click.Option):
+    """An option given several times, or once with commas; a config file may have one word or a list."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return the words with commas between, as the library takes them."""
+        words = (value,) if isinstance(value, str) else value
+        return ",".join(super().type_cast_value(ctx, words))
+
+
 source_option = click.option(
     "--source",
-    type=click.Choice(["auto", "hf", "modelscope"]),
-    default="auto",
-    show_default=True,
-    help="Which hub to ask.",
+    cls=_Words,
+    multiple=True,
+    default=("auto",),
+    show_default="auto",
+    metavar="WHERE",
+    help="Where to ask: auto (both hubs), hf, modelscope, a mirror's URL; may be repeated.",
 )

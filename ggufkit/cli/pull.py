@@ -57,10 +57,12 @@ def command(
     except QuantError as error:
         out.say(quants_table(error.quants))
         raise
+    for remark in plan.remarks:
+        out.warn(remark)
     if dry_run:
         return _show_plan(out, plan)
     out.say(
-        f"{plan.repo.listing.hub}: {plan.quant.name}, {count_text(len(plan.files), 'file')}, "
+        f"{plan.repo.titles(plan.quant.files)}: {plan.quant.name}, {count_text(len(plan.files), 'file')}, "
         f"{size_text(plan.total_bytes)} to {plan.root}"
     )
     _show_report(out, pull(plan, progress))
@@ -73,7 +75,9 @@ def _show_plan(out: Out, plan: PullPlan) -> None:
     text += f"\n{size_text(plan.needed_bytes)} to fetch, {size_text(plan.free_bytes)} free"
     document = {
         "repo_id": plan.repo.ref.repo_id,
-        "hub": plan.repo.listing.hub,
+        "hub": plan.repo.origins(plan.quant.files)[0].hub,
+        "sources": plan.repo.origins(plan.quant.files),
+        "remarks": plan.remarks,
         "quant": plan.quant.name,
         "root": plan.root,
         "files": plan.files,

@@ -26,6 +26,7 @@ def command(out: Out, ref: str, source: str) -> None:
     Examples:
       ggufkit quants unsloth/DeepSeek-R1-GGUF
       ggufkit quants ms:unsloth/DeepSeek-R1-GGUF --json
+      ggufkit quants unsloth/DeepSeek-R1-GGUF --source http://nas:8090
 
     REF is owner/name; hf: or ms: before it asks one hub, @revision after it asks for a revision.
     """
@@ -34,17 +35,21 @@ def command(out: Out, ref: str, source: str) -> None:
     out.say(f"asking for {printable(ref)}")
     report = quants(ref, source=source, progress=out.progress())
     text = quants_table(report.quants)
-    out.say(f"{report.repo_id} on {report.endpoint}")
+    endpoints = dict.fromkeys(source.endpoint for source in report.sources)
+    out.say(f"{report.repo_id} on {', '.join(endpoints)}")
     out.result(report, text, quiet=[q.name for q in report.quants])
 
 
 def quants_table(quants: Sequence[Quant]) -> str:
-    """Return the quants of a repo as a table."""
+    """Return the quants of a repo as a table, with the places that have each when there are several."""
     rows = []
+    several = len({word for quant in quants for word in quant.sources}) > 1
     for quant in quants:
         n_files = len(quant.files)
         note = f"missing {len(quant.missing)} of {quant.n_shards}" if quant.missing else ""
         if quant.kind == "raw":
             note = "raw parts" if not note else f"raw parts, {note}"
-        rows.append((quant.name, gb_text(quant.total_bytes), n_files, note, quant.folder or "."))
-    return table(("QUANT", "SIZE", "FILES", "NOTE", "FOLDER"), rows, right=[1, 2])
+        where = [", ".join(quant.sources)] if several else []
+        rows.append((quant.name, gb_text(quant.total_bytes), n_files, *where, note, quant.folder or "."))
+    head = ("QUANT", "SIZE", "FILES", *(["SOURCE"] if several else []), "NOTE", "FOLDER")
+    return table(head, rows, right=[1, 2])

@@ -25,13 +25,16 @@ def test_what_it_says(hub: TestHub, files: dict[str, bytes], work: Path, run: Ru
     assert done.out == f"4 files, {size} in {NAME} (4 downloaded), SHA-256 checked\n"
     asking, *lines = done.err.splitlines()
     assert asking == f"asking for {REPO_ID}", "something is said before the first request"
-    assert lines[0] == f"huggingface: {QUANT}, 4 files, {size} to {NAME}"
+    where = hub.url.removeprefix("http://")
+    assert lines[0] == (
+        f"Hugging Face at {where} and ModelScope at {where}: {QUANT}, 4 files, {size} to {NAME}"
+    )
     assert lines[1] == f"pulling {FOLDER}: {size}"
     assert re.fullmatch(rf"pulling {FOLDER}: {size} of {size} in \d+\.\d s", lines[-2])
     assert lines[-1] == "next: ggufkit fit, ggufkit merge"
     again = run("pull", f"ms:{REPO_ID}:{QUANT}")
     assert again.out == f"4 files, {size} in {NAME} (4 kept), SHA-256 checked\n"
-    assert again.err.splitlines()[1] == f"modelscope: {QUANT}, 4 files, {size} to {NAME}"
+    assert again.err.splitlines()[1] == f"ModelScope at {where}: {QUANT}, 4 files, {size} to {NAME}"
     assert tree(work / NAME) == files
 
 

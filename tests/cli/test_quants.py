@@ -17,7 +17,10 @@ def test_the_table(tmp_path: Path, hub: TestHub, files: dict[str, bytes], work: 
     done = run("quants", REPO_ID)
     assert done.code == 0 and done.err == f"asking for {REPO_ID}\n{REPO_ID} on {hub.url}\n"
     head, *rows = done.lines
-    assert head.split() == ["QUANT", "SIZE", "FILES", "NOTE", "FOLDER"] and len(rows) == 2
+    assert head.split() == ["QUANT", "SIZE", "FILES", "SOURCE", "NOTE", "FOLDER"] and len(rows) == 2
+    assert all("  hf, modelscope  " in row for row in rows)
+    one_hub = run("quants", f"hf:{REPO_ID}").lines
+    assert one_hub[0].split() == ["QUANT", "SIZE", "FILES", "NOTE", "FOLDER"]
     assert [row.split()[0] for row in rows] == ["UD-IQ1_S", QUANT]
     assert "missing 1 of 4" in rows[0] and rows[0].endswith("  DeepSeek-R1-UD-IQ1_S")
     assert gb_text(sum(map(len, files.values()))) in rows[1] and rows[1].endswith(f"  {FOLDER}")
