@@ -112,14 +112,14 @@ class AttentionGraph(LayerGraph):
             graph.expand(node)
         k_ids, v_ids, _ = self.caches[layer.windowed]
         flat = (k.shape[0] * k.shape[1], n)
-        graph.expand(graph.store(graph.view(k, flat), k_ids))
+        graph.expand(self._store(graph.view(k, flat), k_ids))
         wide = (v.shape[0] * v.shape[1], n)
         if self.at.flash:
             values = graph.view(v, wide)
         else:
             values = graph.view(v, wide) if v.contiguous else self._copy(v, *wide)
             values = graph.view(values, (1, values.n_elements))
-        graph.expand(graph.store(values, v_ids))
+        graph.expand(self._store(values, v_ids))
         result = self._attend(q, layer, value, own_values=True)
         return self._rotated(result, v_rotation)
 
@@ -137,19 +137,32 @@ class AttentionGraph(LayerGraph):
             result = self._flash(q, mask, layer, value, own_values)
             if unpacked:
                 wide = (unpacked, n_each, heads, at.n_streams)
-                result = self._copy(graph.permute(graph.op(wide, graph.permute(result))))
+                result = graph.op(wide, self._weight("attn_v_b.weight"), graph.permute(result))
+                result = self._copy(graph.permute(result))
             return graph.expand(graph.view(result, (result.shape[0] * heads, self.n_tokens)))
-        scores = graph.op((n_cells, n_each, heads, at.n_streams), q)
+        keys, kept_values = self._kept(q.shape[0], value, layer, n_cells, own_values)
+        scores = graph.op((n_cells, n_each, heads, at.n_streams), keys, q)
         scores = self._softcapped(scores)
         scores = self._map(scores, mask)
-        values = None
+        values = kept_values
         if not own_values:
-            values = self._external_copy(n_cells * value * at.n_streams, at.k_element_bytes)
+            values = self._external_copy(kept_values, n_cells * value * at.n_streams, at.k_element_bytes)
         result = graph.op((value, n_each, heads, at.n_streams), values, scores)
         if unpacked:
-            result = graph.op((unpacked, n_each, heads, at.n_streams), result)
+            packed = result
+            wide = (unpacked, n_each, heads, at.n_streams)
+            result = graph.op(wide, self._weight("attn_v_b.weight"), packed)
         result = graph.permute(result)
         return graph.expand(self._copy(result, result.shape[0] * heads, self.n_tokens))
+
+    def _kept(self, key: int, value: int, layer: Layer, n_cells: int, own_values: bool) -> tuple[Node, Node]:
+        """Name keys and values in the cache, which are copied where the cache is on another device."""
+        at, heads = self.at, max(layer.n_kv_heads, 1)
+        rows = n_cells * at.n_streams
+        keys = int(rows * heads * key * at.k_element_bytes)
+        if own_values:
+            return self._cache(keys), self._cache(int(rows * heads * value * at.v_element_bytes))
+        return self._cache(keys), self._cache(keys - int((key - value) * at.k_element_bytes))
 
     def _softcapped(self, scores: Node) -> Node:
         if self.arch in ("gemma2", "grok"):
@@ -157,17 +170,20 @@ class AttentionGraph(LayerGraph):
                 scores = self._map(scores)
         return scores
 
-    def _external_copy(self, n_elements: int, element_bytes: float) -> Node:
-        return self.graph.op((int(n_elements * element_bytes),), element_bytes=1)
+    def _external_copy(self, node: Node, n_elements: int, element_bytes: float) -> Node:
+        return self.graph.op((int(n_elements * element_bytes),), node, element_bytes=1)
 
     def _flash(self, q: Node, mask: Node, layer: Layer, value: int, own_values: bool) -> Node:
         """Caches of f32 are copied to f16 first."""
         at, n_cells, heads = self.at, mask.shape[0], max(layer.n_kv_heads, 1)
         copies: list[Node] = []
         value_bytes = at.v_element_bytes if own_values else at.k_element_bytes
-        for length, element_bytes in ((q.shape[0], at.k_element_bytes), (value, value_bytes)):
+        kept = self._kept(q.shape[0], value, layer, n_cells, own_values)
+        lengths = (q.shape[0], at.k_element_bytes), (value, value_bytes)
+        for node, (length, element_bytes) in zip(kept, lengths, strict=True):
             if element_bytes == 4:
-                copies.append(self.graph.op((length, n_cells, heads, at.n_streams), element_bytes=F16))
+                node = self.graph.op((length, n_cells, heads, at.n_streams), node, element_bytes=F16)
+            copies.append(node)
         return self.graph.op((value, q.shape[2], q.shape[1], at.n_streams), q, *copies, mask)
 
     def _latent_attention(self, current: Node, layer: Layer) -> Node:
@@ -181,7 +197,7 @@ class AttentionGraph(LayerGraph):
         heads = layer.n_heads
         if layer.has("attn_q_a.weight"):
             q = self._named_norm(self._linear(layer, "attn_q_a", current), layer, "attn_q_a_norm")
-            q = self._mul(key * heads, q)
+            q = self._mul(key * heads, q, "attn_q_b.weight")
         else:
             q = self._linear(layer, "attn_q", current)
         q = graph.view(q, (key, heads, n))
@@ -191,7 +207,7 @@ class AttentionGraph(LayerGraph):
         latent = self._norm(graph.view(packed, (rank, n), (4, width, width * n, width * n)), True)
         if mla:
             return self._compressed(q, keys_rope, latent, layer, (key - rope, rope, rank, value))
-        unpacked = self._mul((key - rope + value) * heads, latent)
+        unpacked = self._mul((key - rope + value) * heads, latent, "attn_kv_b.weight")
         parts = (4, 4 * (key - rope + value), 4 * (key - rope + value) * heads)
         k_plain = graph.view(unpacked, (key - rope, heads, n), (*parts, parts[2] * n))
         v = self._copy(graph.view(unpacked, (value, heads, n), (*parts, parts[2] * n)))
@@ -206,12 +222,13 @@ class AttentionGraph(LayerGraph):
         plain, rope, rank, value = sizes
         q_plain = graph.view(q, (plain, heads, n), q.strides)
         q_rope = self._rope(graph.view(q, (rope, heads, n), q.strides))
-        absorbed = graph.permute(graph.op((rank, n, heads), graph.permute(q_plain)))
+        absorbed = graph.op((rank, n, heads), self._weight("attn_k_b.weight"), graph.permute(q_plain))
+        absorbed = graph.permute(absorbed)
         query = graph.op((rank + rope, heads, n), absorbed, q_rope)
         latent = graph.view(latent, (rank, 1, n))
         k = graph.op((rank + rope, 1, n), latent, keys_rope)
         for node in (query, latent, k):
             graph.expand(node)
-        graph.expand(graph.store(graph.view(k, (rank + rope, n)), self.caches[layer.windowed][0]))
+        graph.expand(self._store(graph.view(k, (rank + rope, n)), self.caches[layer.windowed][0]))
         result = self._attend(query, layer, rank, own_values=False, unpacked=value)
         return self._linear(layer, "attn_output", result)

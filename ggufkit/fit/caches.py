@@ -7,7 +7,7 @@ llama-model.cpp, the `load_arch_hparams` of src/models/, llama-hparams.cpp and l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ggufkit.gguf.model import Attention, ModelInfo, Recurrent
@@ -30,6 +30,8 @@ class CacheLayer:
     """Elements of all value heads; 0 where values are read from the keys (MLA)."""
     windowed: bool
     """Whether the layer keeps only the tokens of the sliding window."""
+    index: int = field(default=0, compare=False)
+    """The layer's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,19 @@ class Caches:
     """One entry for each cache; layers without one are left out."""
     window_tokens: int
     """The sliding window, tokens; 0 when no layer has one."""
-    n_recurrent_layers: int
-    """Layers that keep a state of fixed size."""
+    recurrent: tuple[int, ...]
+    """Numbers of the layers that keep a state of fixed size."""
     state_elements: int
     """Elements (f32) of one recurrent layer's state for one sequence."""
     certainty: Certainty
     """`exact` when the rule was held against llama.cpp's own numbers for this architecture."""
     rule: str
     """What kind of cache it is, in words."""
+
+    @property
+    def n_recurrent_layers(self) -> int:
+        """Layers that keep a state of fixed size."""
+        return len(self.recurrent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,7 @@ def caches_of(info: ModelInfo) -> Caches | None:
     """Return what the model keeps while it runs; None when the file gives nothing to go by."""
     arch = info.architecture or ""
     if arch in NO_CACHE:
-        return Caches((), 0, 0, 0, _certainty(arch), "no cache: the model sees the whole text at once")
+        return Caches((), 0, (), 0, _certainty(arch), "no cache: the model sees the whole text at once")
     # the memory of those hybrids is made for all layers, be they run or not
     n_layers = info.n_layers if arch in KDA else n_trunk_layers(info)
     if n_layers is None or (info.attention is None and arch not in RECURRENT):
@@ -146,7 +153,7 @@ def caches_of(info: ModelInfo) -> Caches | None:
     return Caches(
         layers=layers,
         window_tokens=window,
-        n_recurrent_layers=sum(recurrent),
+        recurrent=tuple(i for i, state in enumerate(recurrent) if state),
         state_elements=_state_elements(info) if any(recurrent) else 0,
         certainty=_certainty(arch),
         rule=_rule(info, layers),
@@ -212,7 +219,7 @@ def _cache_layer(attention: Attention, i: int, windowed: bool) -> CacheLayer:
     if windowed:
         key = attention.key_length_swa or key
         value = attention.value_length_swa or value
-    return CacheLayer(heads * key, 0 if is_mla(attention) else heads * value, windowed)
+    return CacheLayer(heads * key, 0 if is_mla(attention) else heads * value, windowed, i)
 
 
 def _has_attention(info: ModelInfo, i: int, recurrent: bool) -> bool:
@@ -237,8 +244,8 @@ def _index_layers(info: ModelInfo, n_layers: int) -> list[CacheLayer]:
     assert attention is not None
     # llama-kv-cache-msa.cpp: that of minimax-m3 has values too, which it does not need
     values = 0 if is_mla(attention) else attention.value_length
-    cache = CacheLayer(attention.indexer_key_length or 0, values, False)
-    return [cache for i in range(n_layers) if _has_indexer(info, attention, i)]
+    size = attention.indexer_key_length or 0
+    return [CacheLayer(size, values, False, i) for i in range(n_layers) if _has_indexer(info, attention, i)]
 
 
 def _has_indexer(info: ModelInfo, attention: Attention, i: int) -> bool:

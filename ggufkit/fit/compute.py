@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 from ggufkit.fit.attention import AttentionGraph
 from ggufkit.fit.caches import INDEXED, KDA, NO_CACHE, RWKV, SHORTCONV, Certainty, layer_kinds, names_of
-from ggufkit.fit.graph import I32, I64, Node, plan
+from ggufkit.fit.graph import I32, I64, Node
 from ggufkit.fit.layers import ComputeSettings, Layer, representative
+from ggufkit.fit.placement import Placement, place
+from ggufkit.fit.schedule import plan_on
 from ggufkit.gguf.header import TensorInfo
 from ggufkit.gguf.model import ModelInfo
 
@@ -59,8 +61,11 @@ def certainty_of(info: ModelInfo) -> Certainty:
     return "unknown" if info.architecture in NOT_BUILT else "approximate"
 
 
-def layers_of(info: ModelInfo, tensors: Sequence[TensorInfo]) -> list[Layer] | None:
+def layers_of(
+    info: ModelInfo, tensors: Sequence[TensorInfo], placed: Placement | None = None
+) -> list[Layer] | None:
     """Return what the layers have; None when something is missing that is needed to build them."""
+    placed = placed or place(None, info.n_layers or 0)
     attention, kinds = info.attention, layer_kinds(info)
     if attention is None or certainty_of(info) == "unknown" or not _sound(info):
         return None
@@ -72,8 +77,10 @@ def layers_of(info: ModelInfo, tensors: Sequence[TensorInfo]) -> list[Layer] | N
     layers = []
     for i, (windowed, recurrent) in enumerate(kinds):
         n_kv_heads = 0 if recurrent else attention.n_kv_heads[i]
-        kind = (tuple(sorted(shapes[i].items())), windowed, n_kv_heads, attention.n_heads[i])
-        layers.append(Layer(shapes[i], windowed, attention.n_heads[i], n_kv_heads, kind))
+        at, elsewhere = placed.layers[i], placed.elsewhere(i, shapes[i])
+        where = at, tuple(sorted(elsewhere.items()))
+        kind = (tuple(sorted(shapes[i].items())), windowed, n_kv_heads, attention.n_heads[i], where)
+        layers.append(Layer(shapes[i], windowed, attention.n_heads[i], n_kv_heads, kind, at, elsewhere))
     return layers if layers and all(_complete(info, layer) for layer in layers) else None
 
 
@@ -116,25 +123,32 @@ def _recurrent_names(info: ModelInfo, layer: Layer) -> list[str]:
     return [*mixed, "ssm_ba", "ssm_out"]
 
 
-def compute_phases(info: ModelInfo, layers: Sequence[Layer], settings: ComputeSettings) -> dict[str, int]:
-    """Return the bytes that each phase of a batch reaches up to; the most of them is reserved."""
+def compute_phases(
+    info: ModelInfo, layers: Sequence[Layer], settings: ComputeSettings
+) -> list[dict[str, int]]:
+    """Return for each device, the CPU last, the bytes that each phase of a batch reaches up to.
+
+    The most of them is reserved.
+    """
     return ModelGraph(info, representative(layers), settings).phases(info.n_vocabulary or 0)
 
 
 class ModelGraph(AttentionGraph):
     """Builds the graph of one model."""
 
-    def phases(self, n_vocabulary: int) -> dict[str, int]:
-        """Return what each phase needs, bytes; the most of them is reserved."""
+    def phases(self, n_vocabulary: int) -> list[dict[str, int]]:
+        """Return what each phase needs on each device, bytes; the most of them is reserved."""
         self.graph.phase = "embedding"
         self._inputs()
         current = self._embedding()
         late = self.arch in OUTPUTS_LATE
         for i, layer in enumerate(self.layers):
+            self.place, self.elsewhere = layer.place, dict(layer.elsewhere)
             current = self._layer(current, layer, last=i == len(self.layers) - 1 and not late)
         if late:
             current = self._outputs_only(current)
         self.graph.phase = "output"
+        self.place, self.elsewhere = self.at.output_place, {}
         current = self._norm(current, True)
         current.is_output = True
         logits = self._mul(n_vocabulary, current)
@@ -142,7 +156,7 @@ class ModelGraph(AttentionGraph):
             logits = self._map(self._map(self._map(logits)))
         logits.is_output = True
         self.graph.expand(logits)
-        return plan(self.graph)
+        return plan_on(self.graph, self.at.n_places, pipeline=self.at.pipeline)
 
     # Inputs
 
@@ -150,11 +164,11 @@ class ModelGraph(AttentionGraph):
         """llama-graph.cpp build_inp_embd: tokens, embeddings and a mixture of both are all provided for."""
         graph, n, size = self.graph, self.n_tokens, self.n_embedding
         given = graph.input(size, n)
-        found = graph.expand(graph.op((size, n), graph.input(n, element_bytes=I32)))
+        found = graph.expand(graph.op((size, n), self._weight(), graph.input(n, element_bytes=I32)))
         graph.expand(given)
         if self.at.mixed_inputs:
             copy = graph.op((size, n), graph.input(size, n))
-            tokens = graph.op((size, n), graph.input(n, element_bytes=I32))
+            tokens = graph.op((size, n), self._weight(), graph.input(n, element_bytes=I32))
             written = graph.op((size, n), tokens, graph.input(n, element_bytes=I64), copy)
             written.root = copy
             graph.expand(written)
@@ -240,7 +254,8 @@ class ModelGraph(AttentionGraph):
         n_experts = scores.shape[0]
         softmax_later = self.arch == "gpt-oss"
         probabilities = scores if softmax_later else self._map(scores)
-        ranked = self._map(probabilities) if layer.has("exp_probs_b.bias") else probabilities
+        biased = layer.has("exp_probs_b.bias")
+        ranked = self._map(probabilities, self._weight()) if biased else probabilities
         order = graph.op((n_experts, n), ranked, element_bytes=I32)
         chosen = graph.view(order, (n_used, n), order.strides)
         weights = graph.op((1, n_used, n), graph.view(probabilities, (1, n_experts, n)), chosen)
@@ -255,15 +270,18 @@ class ModelGraph(AttentionGraph):
             return out
         shared = self._ffn(current, layer, "_shexp")
         if layer.has("ffn_gate_inp_shexp.weight"):
-            shared = self._map(shared, self._map(self._mul(1, current)))
+            shared = self._map(shared, self._map(self._mul(1, current, "ffn_gate_inp_shexp.weight")))
         return self._map(out, shared)
 
     def _routed(self, current: Node, chosen: Node, weights: Node, layer: Layer, n_used: int) -> Node:
         graph, n = self.graph, current.shape[2]
 
         def by_expert(name: str, node: Node) -> Node:
-            result = graph.op((layer.rows(name), n_used, n), node, chosen)
-            return self._map(result, chosen) if layer.has(f"{name}.bias") else result
+            weight = self._weight(f"{name}.weight")
+            result = graph.op((layer.rows(name), n_used, n), weight, node, chosen)
+            if not layer.has(f"{name}.bias"):
+                return result
+            return self._map(result, self._weight(f"{name}.bias"), chosen)
 
         if self.arch == "llama4":
             current = self._map(graph.op((current.shape[0], n_used, n), current), weights)

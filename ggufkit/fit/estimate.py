@@ -8,6 +8,26 @@ from ggufkit.fit.caches import Certainty
 
 
 @dataclass(frozen=True, slots=True)
+class Offload:
+    """What is to lie on GPUs, in llama.cpp's terms."""
+
+    gpus_bytes: tuple[int, ...]
+    """Memory of each GPU that is free for the model, bytes."""
+    n_gpu_layers: int | None = None
+    """`--n-gpu-layers`: the last so many layers, the output layer being one of them; None: all."""
+    tensor_split: tuple[float, ...] = ()
+    """`--tensor-split`: shares of the layers; empty: as the GPUs' memories are."""
+    n_cpu_moe: int | None = None
+    """`--n-cpu-moe`: the experts of the first so many layers stay in the computer's memory."""
+    cpu_moe: bool = False
+    """`--cpu-moe`: the experts of all layers stay in the computer's memory."""
+    overrides: tuple[tuple[str, str], ...] = ()
+    """`--override-tensor`: patterns of tensors' names, and the buffer each is to lie in (CPU, CUDA0)."""
+    cache_on_cpu: bool = False
+    """`--no-kv-offload`: the cache stays in the computer's memory."""
+
+
+@dataclass(frozen=True, slots=True)
 class FitSettings:
     """How the model is to be run, in llama.cpp's terms."""
 
@@ -37,6 +57,8 @@ class FitSettings:
     """`--cache-ram`: how far a server's cache of earlier prompts may grow."""
     n_checkpoints: int = 0
     """`--ctx-checkpoints`: states that a server may keep for each text."""
+    offload: Offload | None = None
+    """What is to lie on GPUs; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +83,9 @@ class DeviceEstimate:
     """What one device has of a model."""
 
     name: str
-    """`CPU`: the computer's memory."""
+    """`CPU`: the computer's memory; `GPU0`: the first GPU."""
+    memory_bytes: int | None
+    """Memory of the GPU; None for the CPU."""
     weights_bytes: int
     """Bytes of the weights as they are loaded."""
     kv_cache_bytes: int | None
@@ -87,7 +111,8 @@ class MemoryEstimate:
     weights_bytes: int
     """Bytes of the weights as they are loaded, copies included."""
     mapped_bytes: int
-    """Bytes of those that are in the files: with mmap the system can drop them and read them again."""
+    """Bytes of those in the computer's memory that are in the files: with mmap the system can drop them
+    and read them again."""
     kv_cache_bytes: int | None
     """Bytes kept of the context, recurrent states included; None when it is not known."""
     compute_bytes: int | None
@@ -95,7 +120,7 @@ class MemoryEstimate:
     output_bytes: int | None
     """Bytes of the buffer for the scores; None when it is not known."""
     kept_bytes: int | None
-    """Bytes of all else, which has to stay; None when the cache is not known."""
+    """Bytes of all else in the computer's memory, which has to stay; None when the cache is not known."""
     total_bytes: int
     """Sum of the terms that are known."""
     kv_bytes_per_token: int | None
@@ -103,8 +128,13 @@ class MemoryEstimate:
     devices: tuple[DeviceEstimate, ...]
     """The same for each device, the CPU first."""
     phases: tuple[tuple[str, int], ...]
-    """How far the compute buffer is filled in each phase of a batch, bytes; the most of them is reserved."""
+    """How far the largest compute buffer is filled in each phase of a batch, bytes; the most is reserved."""
     may_grow: tuple[Term, ...]
     """What is not there at first, and how far it may grow."""
     warnings: tuple[str, ...]
     """What is odd about the model or the settings."""
+
+    @property
+    def host(self) -> DeviceEstimate:
+        """What the computer's memory has of it."""
+        return self.devices[0]

@@ -13,6 +13,7 @@ from math import prod
 ALIGNMENT_BYTES = 32  # ggml-impl.h TENSOR_ALIGNMENT
 ENDLESS_BYTES = 1 << 62
 F32, F16, I32, I64 = 4, 2, 4, 8
+NOWHERE = -1
 
 Shape = tuple[int, int, int, int]
 
@@ -29,6 +30,18 @@ class Node:
     """The tensor that a view looks into."""
     in_place: bool = False
     """Whether the operation may write over its source."""
+    is_view: bool = False
+    """Whether nothing is computed, only looked at in another way."""
+    is_outside: bool = False
+    """Whether it lies in a buffer of its own: a weight or a cache, on the device `place`."""
+    is_weight: bool = False
+    """Whether it is a weight, which draws the operation to its device."""
+    stays: bool = False
+    """Whether it is too small to draw the operation to its device (rope's factors, attention's sinks)."""
+    gaps: int = 0
+    """Bytes between the elements of a copy, which keeps the layout."""
+    is_marker: bool = False
+    """Whether it only keeps its source until then."""
     is_input: bool = False
     is_output: bool = False
     n_children: int = 0
@@ -37,6 +50,8 @@ class Node:
     allocated: bool = False
     planned: bool = False
     visited: bool = False
+    place: int = NOWHERE
+    """The device that it lies on and is computed on."""
     phase: str = ""
     """The part of the work that it belongs to."""
 
@@ -48,7 +63,14 @@ class Node:
     @property
     def n_bytes(self) -> int:
         """Bytes that it takes when it is allocated, aligned."""
-        return -(-self.n_elements * self.element_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        return -(-self.n_elements * self.element_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES + self.gaps
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes that a copy of the same layout takes, gaps included, aligned."""
+        ends = (n * stride for n, stride in zip((n - 1 for n in self.shape), self.strides, strict=True))
+        n_bytes = sum(ends) + self.element_bytes if self.n_elements else 0
+        return -(-n_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
     @property
     def contiguous(self) -> bool:
@@ -56,10 +78,6 @@ class Node:
         usual = _strides(self.shape, self.element_bytes)
         pairs = zip(self.shape, self.strides, usual, strict=True)
         return all(n == 1 or stride == expected for n, stride, expected in pairs)
-
-
-EXTERNAL = Node((0, 1, 1, 1), (0, 0, 0, 0), 0)
-"""Stands for what lies in other buffers: weights and caches."""
 
 
 def _shape(sizes: tuple[int, ...]) -> Shape:
@@ -105,7 +123,12 @@ class Graph:
         """Look at (a part of) a tensor in another shape."""
         shape = _shape(sizes)
         own = _strides(shape, node.element_bytes) if strides is None else strides
-        return Node(shape, own, node.element_bytes, (node,), root=node.root or node)
+        return Node(shape, own, node.element_bytes, (node,), root=node.root or node, is_view=True)
+
+    def outside(self, n_bytes: int, place: int, *, weight: bool = False) -> Node:
+        """Name what lies in a buffer of its own on the device `place`: a weight, or a cache."""
+        shape = _shape((n_bytes,))
+        return Node(shape, _strides(shape, 1), 1, is_outside=True, is_weight=weight, place=place)
 
     def permute(self, node: Node) -> Node:
         """Swap the second and third dimension."""
@@ -113,10 +136,11 @@ class Graph:
         strides = (node.strides[0], node.strides[2], node.strides[1], node.strides[3])
         return self.view(node, (a, c, b, d), strides)
 
-    def store(self, *sources: Node) -> Node:
-        """Write into a cache."""
+    def store(self, *sources: Node, place: int = 0) -> Node:
+        """Write into a cache on the device `place`."""
         node = self.op((0,), *sources)
-        node.root = EXTERNAL
+        node.root = self.outside(0, place)
+        node.place = place
         return node
 
     def expand(self, node: Node) -> Node:
@@ -128,7 +152,7 @@ class Graph:
             if i < len(at.sources):
                 stack.append((at, i + 1))
                 source = at.sources[i]
-                if not source.visited:
+                if not source.visited and not source.is_outside:
                     source.visited = True
                     stack.append((source, 0))
             else:
@@ -166,21 +190,21 @@ class _Memory:
 
 
 class _Plan:
-    """One run of ggml's allocator."""
+    """One run of ggml's allocator, with a buffer for each device."""
 
-    def __init__(self) -> None:
-        self.memory = _Memory()
-        self.phases: dict[str, int] = {}
+    def __init__(self, n_places: int) -> None:
+        self.memories = [_Memory() for _ in range(n_places)]
+        self.phases: list[dict[str, int]] = [{} for _ in range(n_places)]
 
     def allocate(self, node: Node) -> None:
-        if node.planned or node.root is not None:
+        if node.planned or node.root is not None or node.is_outside:
             return
         node.planned = node.allocated = True
         if node.in_place and any(self._reused(node, parent) for parent in node.sources):
             return
-        node.offset = self.memory.take(node.n_bytes)
-        end = node.offset + node.n_bytes
-        self.phases[node.phase] = max(self.phases.get(node.phase, 0), end)
+        node.offset = self.memories[node.place].take(node.n_bytes)
+        end, phases = node.offset + node.n_bytes, self.phases[node.place]
+        phases[node.phase] = max(phases.get(node.phase, 0), end)
 
     def _reused(self, node: Node, parent: Node) -> bool:
         """Write over the parent when nobody else needs it; views are never written over."""
@@ -189,7 +213,7 @@ class _Plan:
         same = (node.element_bytes, node.shape, node.strides)
         if same != (parent.element_bytes, parent.shape, parent.strides):
             return False
-        node.offset, parent.allocated = parent.offset, False
+        node.offset, node.place, parent.allocated = parent.offset, parent.place, False
         return True
 
     def release(self, parent: Node) -> None:
@@ -203,20 +227,20 @@ class _Plan:
             if owner.n_views or owner.n_children:
                 return
         if owner.allocated and not owner.is_output:
-            self.memory.give(owner.offset, owner.n_bytes)
+            self.memories[owner.place].give(owner.offset, owner.n_bytes)
             owner.allocated = False
 
 
-def plan(graph: Graph) -> dict[str, int]:
-    """Return for each phase the bytes of memory that reach up to its last tensor; the most is reserved.
+def plan(graph: Graph, n_places: int = 1) -> list[dict[str, int]]:
+    """Return for each device and phase the bytes that reach up to its last tensor; the most is reserved.
 
-    A graph can be planned once.
+    Every node has a place below `n_places`. A graph can be planned once.
     """
-    run = _Plan()
+    run = _Plan(n_places)
     for leaf in graph.leafs:
         run.allocate(leaf)
     for node in graph.nodes:
-        if node.root is not None:
+        if node.root is not None and not node.is_marker:
             node.root.n_views += 1
         for source in node.sources:
             source.n_children += 1

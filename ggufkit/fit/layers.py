@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from ggufkit.fit.caches import names_of
@@ -53,6 +53,14 @@ class ComputeSettings:
     """The same of the values."""
     mixed_inputs: bool = True
     """Whether a batch may mix tokens and embeddings."""
+    n_places: int = 1
+    """Devices, the CPU last."""
+    output_place: int = 0
+    """The device of the output layer."""
+    pipeline: bool = False
+    """Whether several GPUs work on batches one after the other."""
+    cache_on_cpu: bool = False
+    """`--no-kv-offload`: the cache is in the computer's memory, wherever the layers are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,10 @@ class Layer:
     """Key-value heads; 0: a recurrent layer."""
     kind: tuple[object, ...]
     """Equal for layers that compute alike."""
+    place: int = 0
+    """The device that the layer is on."""
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+    """Devices of those of its tensors that are not there."""
 
     def has(self, name: str) -> bool:
         """Say whether the layer has the tensor."""
@@ -100,18 +112,31 @@ class LayerGraph:
         self.n_tokens = settings.n_tokens
         self.graph = Graph()
         self.n_embedding = info.embedding_length or 0
+        self.cpu = settings.n_places - 1
+        self.place, self.elsewhere = self.cpu, dict[str, int]()
         self.state_ids = self.graph.input(settings.n_sequences, element_bytes=I32)
 
-    def _mul(self, n_rows: int, node: Node, *others: Node) -> Node:
-        return self.graph.op((n_rows, *node.shape[1:]), node, *others)
+    def _weight(self, name: str = "") -> Node:
+        """Name a weight of the layer that is built; its size does not matter."""
+        return self.graph.outside(0, self.elsewhere.get(name, self.place), weight=True)
+
+    def _cache(self, n_bytes: int = 0) -> Node:
+        """Name (a part of) the layer's cache."""
+        return self.graph.outside(n_bytes, self._cache_place())
+
+    def _cache_place(self) -> int:
+        return self.cpu if self.at.cache_on_cpu else self.place
+
+    def _mul(self, n_rows: int, node: Node, name: str = "") -> Node:
+        return self.graph.op((n_rows, *node.shape[1:]), self._weight(name), node)
 
     def _map(self, node: Node, *others: Node | None) -> Node:
         return self.graph.map(node, *others)
 
     def _norm(self, node: Node, scaled: bool, *, biased: bool = False) -> Node:
         node = self.graph.op(node.shape, node, in_place=self.arch not in PLAIN_NORM)
-        node = self._map(node) if scaled else node
-        return self._map(node) if biased else node
+        node = self._map(node, self._weight()) if scaled else node
+        return self._map(node, self._weight()) if biased else node
 
     def _named_norm(self, node: Node, layer: Layer, name: str) -> Node:
         if not layer.has(f"{name}.weight"):
@@ -119,8 +144,8 @@ class LayerGraph:
         return self._norm(node, True, biased=layer.has(f"{name}.bias"))
 
     def _linear(self, layer: Layer, name: str, node: Node) -> Node:
-        node = self._mul(layer.rows(name), node)
-        return self._map(node) if layer.has(f"{name}.bias") else node
+        node = self._mul(layer.rows(name), node, f"{name}.weight")
+        return self._map(node, self._weight(f"{name}.bias")) if layer.has(f"{name}.bias") else node
 
     def _copy(self, node: Node, *sizes: int) -> Node:
         return self.graph.op(sizes or node.shape, node, element_bytes=node.element_bytes)
@@ -128,9 +153,9 @@ class LayerGraph:
     def _state(self, n_elements: int) -> Node:
         """Gather the states of the sequences (llama-graph.cpp build_rs)."""
         graph, n = self.graph, self.at.n_sequences
-        every = graph.op((n_elements, n), self.state_ids)
+        every = graph.op((n_elements, n), self._cache(), self.state_ids)
         states = graph.expand(graph.view(every, (n_elements, n)))
-        graph.expand(graph.store(graph.view(every, (n_elements, 0))))
+        graph.expand(self._store(graph.view(every, (n_elements, 0))))
         return states
 
     def _scanned(self, n_elements: int, *sources: Node) -> Node:
@@ -139,12 +164,17 @@ class LayerGraph:
         state = self.info.recurrent
         assert state is not None
         size = (state.inner_size or 0) * (state.state_size or 0)
-        others = graph.op((size, n - 1), graph.view(self.state_ids, (n - 1,)))
-        result = graph.op((n_elements + size * n,), *sources, graph.view(self.state_ids, (n,)))
+        others = graph.op((size, n - 1), self._cache(), graph.view(self.state_ids, (n - 1,)))
+        states = self._cache(4 * size * n)
+        ids = graph.view(self.state_ids, (n,))
+        result = graph.op((n_elements + size * n,), states, self._weight(), *sources, ids)
         graph.expand(result)
-        graph.expand(graph.store(graph.view(others, (size, 0))))
-        graph.expand(graph.store(graph.view(result, (size * n,))))
+        graph.expand(self._store(graph.view(others, (size, 0))))
+        graph.expand(self._store(graph.view(result, (size * n,))))
         return result
+
+    def _store(self, *sources: Node) -> Node:
+        return self.graph.store(*sources, place=self._cache_place())
 
     def _each(self) -> tuple[int, int]:
         """Return the tokens of one sequence, and the sequences."""
@@ -160,8 +190,8 @@ class LayerGraph:
         width = node.shape[0]
         before = graph.view(self._state(tail * width), (tail, width, n))
         joined = graph.op((tail + n_each, width, n), before, self._turned(node))
-        graph.expand(graph.store(graph.view(joined, (tail, width, n), joined.strides)))
-        return graph.op((width, n_each, n), joined)
+        graph.expand(self._store(graph.view(joined, (tail, width, n), joined.strides)))
+        return graph.op((width, n_each, n), joined, self._weight())
 
     def _mamba(self, current: Node, layer: Layer) -> Node:
         graph, state, (n_each, n) = self.graph, self.info.recurrent, self._each()
@@ -169,7 +199,7 @@ class LayerGraph:
         inner, size, rank = state.inner_size or 0, state.state_size or 0, state.time_step_rank or 0
         both = self._mul(2 * inner, graph.view(current, (current.shape[0], n_each, n)))
         x, z = (graph.view(both, (inner, n_each, n), both.strides) for _ in range(2))
-        x = self._map(self._map(self._convolved(x, (state.conv_kernel or 1) - 1)))
+        x = self._map(self._map(self._convolved(x, (state.conv_kernel or 1) - 1), self._weight()))
         mixed = self._mul(rank + 2 * size, x)
         step = graph.view(mixed, (rank, n_each, n), mixed.strides)
         b, c = (graph.view(mixed, (size, 1, n_each, n), (4, 4 * size, *mixed.strides[1:3])) for _ in range(2))
@@ -177,9 +207,9 @@ class LayerGraph:
             step, b, c = (self._norm(node, True) for node in (step, b, c))
         else:
             step = self._copy(step)
-        step = self._map(self._mul(inner, step))
+        step = self._map(self._mul(inner, step), self._weight())
         y = self._scanned(inner * n_each * n, graph.view(x, (1, inner, n_each, n)), step, b, c)
-        result = self._map(graph.view(y, (inner, n_each, n)), self._map(x))
+        result = self._map(graph.view(y, (inner, n_each, n)), self._map(x, self._weight()))
         result = graph.op(result.shape, self._copy(z), result)
         return graph.view(self._mul(layer.rows("ssm_out"), result), (layer.rows("ssm_out"), self.n_tokens))
 
@@ -195,15 +225,15 @@ class LayerGraph:
         z = graph.view(full, (head, heads, n_each, n), by_head)
         step = graph.view(full, (heads, n_each, n), full.strides)
         mixed = graph.view(full, (width, n_each, n), full.strides)
-        mixed = self._map(self._map(self._convolved(mixed, (state.conv_kernel or 1) - 1)))
+        mixed = self._map(self._map(self._convolved(mixed, (state.conv_kernel or 1) - 1), self._weight()))
         x = graph.view(mixed, (head, heads, n_each, n), (4, 4 * head, *mixed.strides[1:3]))
         b, c = (
             graph.view(mixed, (size, groups, n_each, n), (4, 4 * size, *mixed.strides[1:3])) for _ in range(2)
         )
-        step = self._map(self._copy(step))
+        step = self._map(self._copy(step), self._weight())
         y = self._scanned(inner * n_each * n, x, step, b, c)
         result = graph.view(y, (head, heads, n_each, n))
-        result = self._map(result, self._map(x))
+        result = self._map(result, self._map(x, self._weight()))
         result = graph.op(result.shape, self._copy(z), result)
         if layer.has("ssm_norm.weight"):
             result = self._norm(graph.view(result, (inner // groups, groups, n_each, n)), True)
@@ -220,7 +250,8 @@ class LayerGraph:
         pair = graph.view(pair, (2 * v_heads // k_heads, k_heads, n_each, n))
         b, a = (graph.view(pair, (v_heads // k_heads, k_heads, n_each, n), pair.strides) for _ in range(2))
         beta = graph.view(self._map(self._copy(b)), (1, v_heads, n_each, n))
-        gate = self._map(self._map(self._map(self._copy(a, v_heads, n_each, n))))
+        gate = self._map(self._map(self._copy(a, v_heads, n_each, n), self._weight()))
+        gate = self._map(gate, self._weight())
         gate = graph.view(gate, (1, v_heads, n_each, n))
         joined = self._convolved(mixed, (state.conv_kernel or 1) - 1)
         states = graph.view(self._state(length * length * v_heads), (length, length, v_heads, n))
@@ -231,7 +262,7 @@ class LayerGraph:
             q, k = (self._repeated(node, v_heads // k_heads) for node in (q, k))
         result = graph.op((length * v_heads, n_each * n + length * n), q, k, v, gate, beta, states)
         output = graph.view(result, (length, v_heads, n_each, n))
-        graph.expand(graph.store(graph.view(result, (length, length, v_heads, n))))
+        graph.expand(self._store(graph.view(result, (length, length, v_heads, n))))
         normed = self._norm(output, True)
         opened = self._map(graph.view(z, (length, v_heads, n_each, n)))
         closed = graph.view(self._map(normed, opened), (length * v_heads, n_each, n))

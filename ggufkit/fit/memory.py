@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from ggufkit.errors import UsageError
 from ggufkit.fit.caches import CacheLayer, Caches, caches_of, is_mla, n_trunk_layers
 from ggufkit.fit.compute import certainty_of, compute_phases, layers_of
-from ggufkit.fit.estimate import DeviceEstimate, FitSettings, MemoryEstimate, Term
+from ggufkit.fit.estimate import DeviceEstimate, FitSettings, MemoryEstimate, Offload, Term
 from ggufkit.fit.layers import ComputeSettings
+from ggufkit.fit.placement import Placement, place, weights_on
 from ggufkit.gguf.header import TensorInfo
 from ggufkit.gguf.model import ModelInfo
 from ggufkit.gguf.types import TENSOR_TYPES, TensorType
@@ -43,30 +44,80 @@ def estimate_memory(info: ModelInfo, tensors: Sequence[TensorInfo], settings: Fi
     """
     caches = caches_of(info)
     _check_settings(info, settings)
-    weights = [_weights_term(info, tensors), *_embedding_copy(tensors, caches)]
+    placed = place(settings.offload, info.n_layers or 0)
+    loaded = _loaded(info, tensors)
+    copies = _embedding_copy(tensors, caches, placed)
+    weights = [_weights_term(info, tensors, loaded, placed), *copies]
     cache = _cache_terms(info, caches, settings)
-    phases = _phases(info, tensors, caches, settings)
+    phases = _phases(info, tensors, caches, settings, placed)
     compute, output = _compute_term(info, phases, settings), _output_term(info, settings)
-    kept = _known_sum([*weights[1:], *cache])
+    devices = _devices(settings, weights_on(placed, loaded), copies, placed, caches, phases, output)
     parts = _sums(weights), _known_sum(cache), compute.n_bytes, output.n_bytes
-    total = _sums([*weights, *cache, compute, output])
+    mapped = weights_on(placed, loaded)[placed.cpu]
     return MemoryEstimate(
         settings=settings,
         context_tokens=_sequence_tokens(settings) * _n_streams(settings),
         terms=(*weights, *cache, compute, output),
         weights_bytes=parts[0],
-        mapped_bytes=weights[0].n_bytes or 0,
+        mapped_bytes=mapped,
         kv_cache_bytes=parts[1],
         compute_bytes=parts[2],
         output_bytes=parts[3],
-        kept_bytes=None if kept is None else kept + _sums([compute, output]),
-        total_bytes=total,
+        kept_bytes=None if parts[1] is None else devices[0].total_bytes - mapped,
+        total_bytes=sum(device.total_bytes for device in devices),
         kv_bytes_per_token=_bytes_per_token(caches, settings),
-        devices=(DeviceEstimate("CPU", *parts, total),),
-        phases=tuple(phases.items()),
+        devices=devices,
+        phases=tuple(max(phases, key=_most).items()) if phases else (),
         may_grow=tuple(_growth(caches, settings)),
         warnings=tuple(_warnings(info, caches, settings)),
     )
+
+
+def _devices(
+    settings: FitSettings,
+    weights: list[int],
+    copies: Sequence[Term],
+    placed: Placement,
+    caches: Caches | None,
+    phases: list[dict[str, int]],
+    output: Term,
+) -> tuple[DeviceEstimate, ...]:
+    """Return what each device has, the CPU first."""
+    weights[placed.output] += _sums(copies)
+    kept = None if caches is None else _cache_on(placed, caches, settings)
+    gpus = settings.offload.gpus_bytes if settings.offload else ()
+    found = []
+    for i in (placed.cpu, *range(placed.cpu)):
+        is_cpu = i == placed.cpu
+        parts = (
+            weights[i],
+            None if kept is None else kept[i],
+            _most(phases[i]) if phases else None,
+            output.n_bytes if is_cpu else 0,
+        )
+        name, memory = ("CPU", None) if is_cpu else (f"GPU{i}", gpus[i])
+        found.append(DeviceEstimate(name, memory, *parts, sum(n or 0 for n in parts)))
+    return tuple(found)
+
+
+def _most(phases: dict[str, int]) -> int:
+    return max(phases.values(), default=0)
+
+
+def _cache_on(placed: Placement, caches: Caches, settings: FitSettings) -> list[int]:
+    """Return what each device keeps of the context, recurrent states included."""
+    on_cpu = settings.offload is None or settings.offload.cache_on_cpu
+    sums = [0] * placed.n_places
+
+    def add(layer: int, n_bytes: int) -> None:
+        sums[placed.cpu if on_cpu or layer >= len(placed.layers) else placed.layers[layer]] += n_bytes
+
+    for layer in caches.layers:
+        cells = _cells(layer, caches, settings)
+        add(layer.index, _n_streams(settings) * cells * _layer_bytes(layer, settings))
+    for index in caches.recurrent:
+        add(index, max(settings.n_sequences, 1) * caches.state_elements * F32_BYTES)
+    return sums
 
 
 def _sums(terms: Iterable[Term]) -> int:
@@ -102,28 +153,36 @@ def _check_settings(info: ModelInfo, settings: FitSettings) -> None:
             raise UsageError(f"--cache-type-{option}: heads of {length} don't fit {blocks}")
 
 
-def _weights_term(info: ModelInfo, tensors: Sequence[TensorInfo]) -> Term:
-    """Sum the tensors that the runtime loads: all but the blocks that predict further tokens."""
+def _loaded(info: ModelInfo, tensors: Sequence[TensorInfo]) -> list[TensorInfo]:
+    """Return the tensors that the runtime loads: all but the blocks that predict further tokens."""
     trunk = n_trunk_layers(info)
-    total = skipped = 0
-    for tensor in tensors:
-        block = _BLOCK.match(tensor.name)
-        total += tensor.n_bytes
-        if trunk is not None and block is not None and int(block[1]) >= trunk:
-            skipped += tensor.n_bytes
+    blocks = ((tensor, _BLOCK.match(tensor.name)) for tensor in tensors)
+    return [tensor for tensor, block in blocks if trunk is None or block is None or int(block[1]) < trunk]
+
+
+def _weights_term(
+    info: ModelInfo, tensors: Sequence[TensorInfo], loaded: Sequence[TensorInfo], placed: Placement
+) -> Term:
+    total, kept = (sum(tensor.n_bytes for tensor in some) for some in (tensors, loaded))
     formula = f"{len(tensors):,} tensors of {total:,} bytes"
-    if skipped:
-        formula += f", less {skipped:,} of next-token-prediction blocks, which are not loaded"
-    keys = _keys(info, "nextn_predict_layers") if skipped else ()
-    return Term("weights", total - skipped, "exact", formula, keys)
+    if kept < total:
+        formula += f", less {total - kept:,} of next-token-prediction blocks, which are not loaded"
+    keys = _keys(info, "nextn_predict_layers") if kept < total else ()
+    on_devices = sum(weights_on(placed, loaded))
+    if on_devices > kept:
+        formula += f", plus {on_devices - kept:,} that every device with layers gets"
+    return Term("weights", on_devices, "exact", formula, keys)
 
 
-def _embedding_copy(tensors: Iterable[TensorInfo], caches: Caches | None) -> list[Term]:
-    """Count the second copy of an embedding that is the output matrix as well, where it is repacked."""
+def _embedding_copy(tensors: Iterable[TensorInfo], caches: Caches | None, placed: Placement) -> list[Term]:
+    """Count the second copy of an embedding that is the output matrix as well: repacked, or for a GPU."""
     by_name = {t.name: t for t in tensors if t.name in ("output.weight", "token_embd.weight")}
     embedding = by_name.get("token_embd.weight")
     if embedding is None or "output.weight" in by_name or caches is None or len(embedding.shape) < 2:
         return []
+    if placed.output != placed.cpu:
+        formula = "the embedding is the output matrix too, of which the GPU gets its own"
+        return [Term("embedding copy", embedding.n_bytes, "exact", formula, ())]
     type_ = TENSOR_TYPES.get(embedding.type_id)
     if type_ is None or type_.name not in REPACKED or embedding.shape[1] % REPACK_ROWS:
         return []
@@ -167,15 +226,20 @@ def _state_term(info: ModelInfo, caches: Caches, settings: FitSettings) -> Term:
 
 
 def _phases(
-    info: ModelInfo, tensors: Sequence[TensorInfo], caches: Caches | None, settings: FitSettings
-) -> dict[str, int]:
-    layers = None if caches is None else layers_of(info, tensors)
+    info: ModelInfo,
+    tensors: Sequence[TensorInfo],
+    caches: Caches | None,
+    settings: FitSettings,
+    placed: Placement,
+) -> list[dict[str, int]]:
+    """Return how far each phase fills the compute buffer of each device; nothing when that is not known."""
+    layers = None if caches is None else layers_of(info, tensors, placed)
     if caches is None or layers is None:
-        return {}
-    return compute_phases(info, layers, _compute_settings(caches, settings))
+        return []
+    return compute_phases(info, layers, _compute_settings(caches, settings, placed))
 
 
-def _compute_settings(caches: Caches, settings: FitSettings) -> ComputeSettings:
+def _compute_settings(caches: Caches, settings: FitSettings, placed: Placement) -> ComputeSettings:
     """llama-context.cpp: the batch is no longer than the context, and a multiple of the sequences."""
     k, v = CACHE_TYPES[settings.cache_type_k], CACHE_TYPES[settings.cache_type_v]
     n, context = settings.n_sequences, _sequence_tokens(settings) * _n_streams(settings)
@@ -193,19 +257,34 @@ def _compute_settings(caches: Caches, settings: FitSettings) -> ComputeSettings:
         k_quantized=k.block_size > 1,
         v_quantized=v.block_size > 1,
         mixed_inputs=settings.mixed_inputs,
+        n_places=placed.n_places,
+        output_place=placed.output,
+        pipeline=_is_pipeline(settings.offload, placed),
+        cache_on_cpu=settings.offload is not None and settings.offload.cache_on_cpu,
     )
 
 
-def _compute_term(info: ModelInfo, phases: dict[str, int], settings: FitSettings) -> Term:
+def _is_pipeline(offload: Offload | None, placed: Placement) -> bool:
+    """llama-context.cpp `pipeline_parallel`, for GPUs that can compute while they copy."""
+    several = placed.n_places > 2 and placed.all_layers and not placed.rules
+    return several and offload is not None and not offload.cache_on_cpu
+
+
+def _compute_term(info: ModelInfo, phases: list[dict[str, int]], settings: FitSettings) -> Term:
     if not phases:
         reason = f"ggufkit does not know how {info.architecture} computes, or the header says too little"
         return Term("compute buffer", None, "unknown", reason, ())
-    widest = max(phases, key=lambda name: phases[name])
+    fullest = max(phases, key=_most)
+    widest = max(fullest, key=lambda name: fullest[name])
     tokens = min(settings.n_ubatch_tokens, settings.n_batch_tokens)
     attention = "flash attention" if settings.flash else "no flash attention"
     formula = f"the graph for {tokens:,} tokens, planned as ggml plans it: most for {widest}; {attention}"
     names = ("embedding_length", "feed_forward_length", "attention.head_count", "attention.key_length")
-    return Term("compute buffer", max(phases.values()), certainty_of(info), formula, _keys(info, *names))
+    certainty = certainty_of(info)
+    if len(phases) > 1:
+        certainty = "approximate"
+        formula += f"; on {len(phases)} devices, from measurements with RPC devices in the place of GPUs"
+    return Term("compute buffer", sum(map(_most, phases)), certainty, formula, _keys(info, *names))
 
 
 def _output_term(info: ModelInfo, settings: FitSettings) -> Term:
