@@ -55,7 +55,10 @@ def ask_places(
     """
     for hub in {name for place in places for name in _protocols(place)}:
         _load(hub)
-    questions = [Question(partial(_list, place, repo_id, revision), needed=place.serves) for place in places]
+    questions = [
+        Question(partial(_list, place, repo_id, place.revision or revision), needed=place.serves)
+        for place in places
+    ]
     answers = ask_together(questions, progress)
     holdings = [answer for answer in answers if isinstance(answer, Holding)]
     if not any(holding.place.serves for holding in holdings):
@@ -99,11 +102,13 @@ def _refusal(
     """Return one error that says what all places that should serve have said."""
     pairs = list(zip(places, answers, strict=True))
     errors = [answer for place, answer in pairs if place.serves and isinstance(answer, GgufkitError)]
-    witnesses = [answer.place.title for answer in answers if isinstance(answer, Holding)]
     errors.sort(key=_weight)
     first = errors[0]
-    if witnesses:
-        first.hint = f"{' and '.join(witnesses)} has it: leave --source out"
+    if not all(place.serves for place in places):
+        known = [answer.place.title for answer in answers if isinstance(answer, Holding)]
+        first.hint = (
+            f"leave --source out: {known[0]} has it" if known else "leave --source out to ask the hubs"
+        )
     if len(errors) == 1:
         return first
     message = "; ".join(dict.fromkeys(error.message for error in errors))

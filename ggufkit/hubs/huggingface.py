@@ -77,23 +77,24 @@ class HuggingFace:
         files = tuple(sorted(files, key=lambda file: file.path))
         return Listing(self.name, self.endpoint, repo_id, asked, commit, files)
 
-    def _fetch(self, repo_id: str, asked: str) -> tuple[str, tuple[RemoteFile, ...]]:
+    def _fetch(self, repo_id: str, asked: str) -> tuple[str | None, tuple[RemoteFile, ...]]:
         """Ask for commit and files in one request, so that both are of one moment.
 
-        Mirrors that drop `?blobs=true` give no sizes; they are asked for the tree as well.
+        Mirrors that drop `?blobs=true` give no sizes; they are asked for the tree as well. Some name no
+        commit; files are then asked for by the revision.
         """
         api = HfApi(self.endpoint, self._token(), library_name="ggufkit", library_version=__version__)
         # httpx takes (connect, read, write, pool), which the client's annotation does not know
         timeout = cast(Any, (calls.CONNECT_TIMEOUT_S, *[calls.READ_TIMEOUT_S] * 3))
         info = api.model_info(repo_id, revision=asked, files_metadata=True, timeout=timeout)
-        commit = info.sha or ""
-        if not _COMMIT.fullmatch(commit):
+        commit = info.sha
+        if commit is not None and not _COMMIT.fullmatch(commit):
             raise ValueError("no commit")
-        files = _siblings(info, commit)
+        files = _siblings(info, commit or asked)
         if files is None:
             with _our_patience():
-                tree = list(api.list_repo_tree(repo_id, recursive=True, revision=commit))
-            files = tuple(_tree_file(entry, commit) for entry in tree if isinstance(entry, RepoFile))
+                tree = list(api.list_repo_tree(repo_id, recursive=True, revision=commit or asked))
+            files = tuple(_tree_file(one, commit or asked) for one in tree if isinstance(one, RepoFile))
         return commit, files
 
     def _token(self) -> bool | None:
