@@ -33,6 +33,7 @@ COMMANDS = {
     "lmstudio-import": "Put a model where LM Studio looks.",
     "bench": "Ask models five questions; time and check them.",
     "serve": "Be a hub for the machines on your LAN.",
+    "manifest": "Make, show and check frozen sets of files.",
 }
 """Every command with the first line of its help: listing them imports none."""
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 @click.command("pull", short_help="Get a quant from ModelScope or Hugging Face.")
-@click.argument("ref", metavar="REF")
+@click.argument("ref", metavar="REF|MANIFEST")
 @click.option("--quant", metavar="Q", help="Which quant, e.g. UD-IQ2_XXS; or a file's path in the repo.")
 @source_option
 @click.option("--revision", metavar="REV", help="Branch, tag or commit.")
 @click.option("--local-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where it goes. [./NAME]")
+@click.option("--merge", is_flag=True, help="Put a split quant straight into one file.")
 @dry_run_option
 @output_options
 def command(
@@ -31,6 +32,7 @@ def command(
     source: str,
     revision: str | None,
     local_dir: Path | None,
+    merge: bool,
     dry_run: bool,
 ) -> None:
     """Get a quant from ModelScope or Hugging Face.
@@ -39,12 +41,17 @@ def command(
     Examples:
       ggufkit pull unsloth/DeepSeek-R1-GGUF --quant UD-IQ2_XXS
       ggufkit pull ms:unsloth/DeepSeek-R1-GGUF:UD-IQ1_S --local-dir /data/r1
+      ggufkit pull DeepSeek-R1-UD-IQ2_XXS    # a manifest: see ggufkit manifest
 
     Every byte is checked against the published SHA-256 while it arrives. Stop it at any time: the
     same command goes on where it stopped. Without --quant the only quant there is is taken.
 
     Files go to ./NAME/<path in the repo>; what was pulled is recorded in NAME/.ggufkit.
+
+    With --merge a split quant becomes one file on the way, NAME/<quant>.gguf: each byte is written once,
+    at its final place, and every shard is proven all the same. ggufkit split --restore gives them back.
     """
+    from ggufkit.cli.pull_merged import pull_into_one
     from ggufkit.hubs.quants import QuantError
     from ggufkit.verbs.pull import plan_pull, pull
 
@@ -59,6 +66,8 @@ def command(
         raise
     for remark in plan.remarks:
         out.warn(remark)
+    if merge and pull_into_one(out, plan, progress, dry_run=dry_run):
+        return None
     if dry_run:
         return _show_plan(out, plan)
     out.say(

@@ -32,6 +32,8 @@ class Place:
     """Whether it was named by its address: somebody's copy, which proves nothing by itself."""
     serves: bool = True
     """Whether bytes may be fetched there; else it is asked for its digests only."""
+    revision: str | None = None
+    """The revision to ask for there; None is what is asked for everywhere."""
 
     @property
     def word(self) -> str:

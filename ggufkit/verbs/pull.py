@@ -11,6 +11,7 @@ from ggufkit.errors import FormatError, IntegrityError, NoSpaceError
 from ggufkit.gguf.layout import whole_file
 from ggufkit.hubs.hub import RemoteFile
 from ggufkit.hubs.manifest import Manifest, ManifestFile
+from ggufkit.hubs.manifests import find_manifest
 from ggufkit.hubs.quants import Quant
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
@@ -20,6 +21,7 @@ from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import Proof
 from ggufkit.verbs.listing import Repo, open_repo
 from ggufkit.verbs.locate import find_model
+from ggufkit.verbs.pinned import check_nothing_else_is_asked, open_pinned, remarks_on_pinned
 from ggufkit.verbs.record import Record, digests, journal_path, remember_last, write_record
 
 RESERVE_BYTES = 64 << 20
@@ -60,10 +62,14 @@ class PullPlan:
     """The files, in the order of shards."""
     free_bytes: int
     """Free room on the target's disk."""
+    manifest: Manifest | None = None
+    """The manifest that the files are held to; None where what the hubs list is believed."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What should be known before: where the hubs differ, and digests that nobody vouches for."""
+        if self.manifest is not None:
+            return remarks_on_pinned(self.repo, self.quant, self.manifest)
         return self.repo.remarks(self.quant.files)
 
     @property
@@ -114,14 +120,20 @@ def plan_pull(
 ) -> PullPlan:
     """List the repo, pick the quant, and look at what of it is there.
 
+    `ref` may be a manifest (a file, or the name of a shipped one), which fixes repo, quant and digests.
     Raises NotFoundError (QuantError with the table for an unknown or ambiguous quant), AccessError,
-    NetworkError.
+    NetworkError, IntegrityError when nobody publishes what the manifest says.
     """
-    repo = open_repo(ref, source=source, revision=revision, progress=progress)
-    picked = repo.pick(quant)
+    manifest = find_manifest(ref)
+    if manifest is None:
+        repo = open_repo(ref, source=source, revision=revision, progress=progress)
+        picked = repo.pick(quant)
+    else:
+        check_nothing_else_is_asked(manifest, quant, revision)
+        repo, picked = open_pinned(manifest, source=source, progress=progress)
     root = local_dir if local_dir is not None else Path(repo.ref.repo_id.rpartition("/")[2])
     files = tuple(_look_at(repo, root, file, progress) for file in picked.files)
-    return PullPlan(repo, picked, root, files, free_bytes(root))
+    return PullPlan(repo, picked, root, files, free_bytes(root), manifest)
 
 
 def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
