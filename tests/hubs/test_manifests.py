@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import make_manifest
@@ -141,3 +143,22 @@ def test_an_installed_package_has_its_own_folder(tmp_path: Path, monkeypatch: py
     (tmp_path / "site-packages" / "manifests").mkdir()  # of some other package
     monkeypatch.setattr(manifests, "_PACKAGE", package)
     assert shipped_names() == ("mine",) and find_manifest("MINE") == MANIFEST
+
+
+def test_a_wheel_brings_them_and_an_installed_copy_finds_them(tmp_path: Path) -> None:
+    def python(*arguments: str, cwd: Path = tmp_path) -> str:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+    python("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path), cwd=make_manifest.ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    python("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel))
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "import ggufkit; from ggufkit.hubs.manifests import find_manifest, shipped_names\n"
+        f"print(ggufkit.__file__, len(find_manifest({R1!r}).files), *shipped_names())"
+    )
+    where, n_files, *names = python("-I", "-c", code).split()
+    assert Path(where).is_relative_to(site) and n_files == "4"
+    assert [f"{name}.json" for name in names] == sorted(SHIPPED, key=str.casefold)
