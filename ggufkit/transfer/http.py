@@ -236,7 +236,7 @@ def _checked_stream(
             raise StreamError(f"{host} sent {int(length):,} bytes for {match[0]}: no part of the file")
         return Stream(response, offset, pace)
     _check_size(host, response.headers.get("Content-Length", "*"), size_bytes)
-    stream = Stream(response, 0, pace)
+    stream = Stream(response, 0, pace, is_whole=True)
     while stream.offset < offset:  # the server ignores ranges: read up to where we are
         if not stream.read(min(1 << 20, offset - stream.offset)):
             raise StreamError(f"{host} ended the file early")

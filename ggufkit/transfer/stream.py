@@ -66,6 +66,8 @@ class Stream:
     """Offset in the file of the next byte that `read` returns."""
     pace: Pace | None = None
     """How fast it may be read."""
+    is_whole: bool = False
+    """Whether the server ignored the range and sends the whole file."""
     _failed: StreamError | None = None
     """How the line dropped."""
     _body: Any = field(init=False, repr=False)
