@@ -145,7 +145,7 @@ def test_json_is_the_report(fit: Fit, old_r1: Path) -> None:
     names = ["weights_bytes", "kv_cache_bytes", "compute_bytes", "output_bytes", "total_bytes"]
     assert [report["estimate"][name] for name in names] == [*parts, sum(parts)]
     (cpu,) = report["estimate"]["devices"]
-    assert cpu == {"name": "CPU"} | {name: report["estimate"][name] for name in names}
+    assert cpu == {"name": "CPU", "memory_bytes": None} | {name: report["estimate"][name] for name in names}
     assert report["context_is_default"] is True
     assert [row["context_tokens"] for row in report["contexts"]] == [2048, 4096, 8192, 32768, 163840]
 
@@ -168,6 +168,7 @@ def test_settings_reach_the_estimate(fit: Fit, old_r1: Path) -> None:
         "mixed_inputs": True,
         "prompt_cache_bytes": 0,
         "n_checkpoints": 0,
+        "offload": None,
     }
     assert ran.json["reserve"]["compute_bytes"] == 0
 
