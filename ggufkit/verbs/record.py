@@ -168,11 +168,30 @@ def find_record(path: Path) -> Record | None:
     return None
 
 
+def standing(record: Record) -> Record:
+    """Return the record that counts: the merged file's, when it is there and all of its shards are gone."""
+    if any(path.exists() for path in record.paths()):
+        return record
+    for other in records_in(record.root):
+        if _is_merged_of(other, record) and all(path.exists() for path in other.paths()):
+            return other
+    return record
+
+
+def _is_merged_of(merged: Record, pulled: Record) -> bool:
+    named = merged.manifest.name == pulled.manifest.name
+    return named and bool(pulled.manifest.sources) and not merged.manifest.sources
+
+
 def pull_command(record: Record) -> str | None:
-    """Return the command that fetches the set again, or what is missing of it; None when no hub is known."""
-    if not record.manifest.sources:
+    """Return the command that fetches the set again, or what is missing of it; None when no hub is known.
+
+    For a merged file that is the command that fetches it merged.
+    """
+    sets = [record] if record.manifest.sources else _pulled_of(record)
+    if not sets:
         return None
-    source = record.manifest.sources[0]
+    source = sets[0].manifest.sources[0]
     ref = f"ms:{source.repo_id}" if source.hub == "modelscope" else source.repo_id
     if source.revision not in ("main", "master"):
         ref += f"@{source.revision}"
@@ -181,7 +200,13 @@ def pull_command(record: Record) -> str | None:
         words += ["--quant", record.manifest.quant]
     if record.root.absolute() != Path(source.repo_id.rpartition("/")[2]).absolute():
         words += ["--local-dir", str(_shown(record.root.absolute()))]
+    if not record.manifest.sources:
+        words.append("--merge")
     return shlex.join(words)
+
+
+def _pulled_of(merged: Record) -> list[Record]:
+    return [record for record in records_in(merged.root) if _is_merged_of(merged, record)]
 
 
 def remember_last(record: Record) -> None:
@@ -192,12 +217,13 @@ def remember_last(record: Record) -> None:
 
 
 def last_pulled() -> Record | None:
-    """Return the set pulled last, if it is still there."""
+    """Return the set pulled last, or the file that was merged from it, if it is still recorded."""
     try:
         file = Path(json.loads(_last_file().read_bytes())["record"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return _read(_shown(file.parent.parent), file)
+    record = _read(_shown(file.parent.parent), file)
+    return standing(record) if record is not None else None
 
 
 def _shown(folder: Path) -> Path:

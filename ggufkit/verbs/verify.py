@@ -20,7 +20,15 @@ from ggufkit.verbs import causes
 from ggufkit.verbs.against import expected_files
 from ggufkit.verbs.causes import Cause, Place
 from ggufkit.verbs.locate import LocalModel, find_model, models_in
-from ggufkit.verbs.record import Record, digests, find_record, last_pulled, pull_command, records_in
+from ggufkit.verbs.record import (
+    Record,
+    digests,
+    find_record,
+    last_pulled,
+    pull_command,
+    records_in,
+    standing,
+)
 from ggufkit.verbs.scan import Scan, scan_file
 
 Status = Literal["ok", "unproven", "missing", "size", "digest", "format"]
@@ -125,7 +133,7 @@ def _recorded(argument: str | None) -> Record | None:
     path = Path(argument).expanduser()
     if path.is_dir():
         pulled = [r for r in records_in(path) if r.manifest.sources]
-        return pulled[0] if len(pulled) == 1 else None
+        return standing(pulled[0]) if len(pulled) == 1 else None
     return None if path.exists() else find_record(path)
 
 

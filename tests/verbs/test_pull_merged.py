@@ -19,7 +19,7 @@ from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.merge import merge, plan_merge
 from ggufkit.verbs.pull import plan_pull, pull
 from ggufkit.verbs.pull_merged import MergedReport, plan_pull_merged, pull_merged
-from ggufkit.verbs.record import kept_headers, last_pulled, records_in
+from ggufkit.verbs.record import kept_headers, last_pulled, pull_command, records_in
 from ggufkit.verbs.verify import verify
 from tests.support.faults import Fault
 from tests.support.hub import FOLDER, REPO_ID, TestHub
@@ -101,7 +101,8 @@ def test_what_is_recorded_names_the_shards_and_the_merged_file(
     for path, data in files.items():
         assert data.startswith(kept[Path(path).name]) and kept[Path(path).name].startswith(b"GGUF")
     last = last_pulled()
-    assert last is not None and last.file == pulled.file.absolute()
+    assert last is not None and last.manifest == made.manifest, "it stands for its shards"
+    assert pull_command(last) == f"ggufkit pull {REPO_ID} --quant {QUANT} --merge"
 
 
 def test_running_again_does_no_work_and_later_commands_find_the_file(
@@ -127,8 +128,19 @@ def test_planning_writes_nothing(hub: TestHub, merged: bytes, work: Path, own_ho
 
 def test_verify_knows_the_file(hub: TestHub, merged: bytes, work: Path) -> None:
     get()
-    report = verify(MERGED)
-    assert [c.status for c in report.files] == ["ok"] and report.recorded
+    for argument in (MERGED, NAME, None):
+        report = verify(argument)
+        assert [c.path for c in report.files] == [Path(MERGED)]
+        assert [c.status for c in report.files] == ["ok"] and report.recorded
+
+
+def test_from_another_folder_it_is_the_model_pulled_last(
+    hub: TestHub, merged: bytes, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_model(None).files == (work.absolute() / MERGED,)
 
 
 def test_a_folder_of_ones_own(hub: TestHub, merged: bytes, work: Path, tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ def test_a_file_without_a_published_digest_is_unproven(shards: list[Path]) -> No
 def test_a_merged_file_is_verified_against_what_the_merge_took(shards: list[Path], work: Path) -> None:
     merged = merge(plan_merge(find_model(NAME, shards=True))).output
     report = verify(str(merged))
-    assert statuses(report) == ["ok"] and report.recorded and report.repo_id is None and report.remedy is None
+    assert statuses(report) == ["ok"] and report.recorded and report.repo_id is None
+    assert report.remedy == "ggufkit pull unsloth/DeepSeek-R1-GGUF --quant UD-IQ2_XXS --merge"
     data = merged.read_bytes()
     merged.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert statuses(verify(str(merged))) == ["digest"]
