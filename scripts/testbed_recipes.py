@@ -312,3 +312,6 @@ OLLAMA = {
         _NO_SYCL_093,
     ),
 }
+
+PROGRAMS = {"systemd-analyze": "systemd"}
+"""Programs of the distribution that the tests ask, by name, with the package that has them."""

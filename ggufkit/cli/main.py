@@ -31,6 +31,7 @@ COMMANDS = {
     "machine": "Show what this machine has for models.",
     "ollama-import": "Make an Ollama model without a second copy.",
     "lmstudio-import": "Put a model where LM Studio looks.",
+    "serve-config": "Write how llama.cpp is to serve a model.",
     "bench": "Ask models five questions; time and check them.",
     "serve": "Be a hub for the machines on your LAN.",
     "manifest": "Make, show and check frozen sets of files.",
