@@ -18,6 +18,7 @@ from ggufkit.transfer.disk import (
     existing_parent,
     free_bytes,
     hard_link_refused,
+    same_file_system,
     staging_folder,
 )
 from ggufkit.verbs.locate import LocalModel
@@ -96,7 +97,7 @@ class PlaceReport:
 def plan_lmstudio_import(
     model: LocalModel, place: ModelsPlace, *, user_repo: str | None = None, method: Method = "auto"
 ) -> PlacePlan:
-    """Check the set and its place; nothing is written.
+    """Check the set and its place; nothing is written. The files may be still to come.
 
     Raises FormatError for a set that is not whole, UsageError for a bad publisher/model, TargetExistsError
     for another file of the same name, NoSpaceError, AccessError.
@@ -107,7 +108,8 @@ def plan_lmstudio_import(
         raise UsageError(f"{model.files[0]} is no model by itself ({info.kind})")
     chosen = parse_user_repo(user_repo) if user_repo else _inferred(model, info)
     folder = place.folder / chosen.user / chosen.repo
-    files = tuple(_placed(path.absolute(), folder) for path in model.files)
+    sized = zip(model.files, headers, strict=True)
+    files = tuple(_placed(path.absolute(), header.file_size_bytes, folder) for path, header in sized)
     plan = PlacePlan(
         model=model,
         place=place,
@@ -159,15 +161,14 @@ def _inferred(model: LocalModel, info: ModelInfo) -> UserRepo:
     return infer_user_repo(model.name, info, repos[0] if repos else None)
 
 
-def _placed(source: Path, folder: Path) -> PlacedFile:
+def _placed(source: Path, n_bytes: int, folder: Path) -> PlacedFile:
     """Say what is to be done for one file; raises TargetExistsError for another one of its name."""
     target = folder / source.name
-    n_bytes = source.stat().st_size
     if not os.path.lexists(target):
         return PlacedFile(source, target, n_bytes, "place")
     if not target.exists():
         raise TargetExistsError(f"{target} is a link to nothing", hint=f"remove it: rm '{target}'")
-    if target.samefile(source):
+    if source.exists() and target.samefile(source):
         return PlacedFile(source, target, n_bytes, "present")
     if target.is_file() and target.stat().st_size == n_bytes:
         return PlacedFile(source, target, n_bytes, "compare")
@@ -206,13 +207,19 @@ def _bytes_to_copy(files: tuple[PlacedFile, ...], folder: Path, method: Method) 
     if method == "symbolic-link":
         return 0
     if method in ("auto", "hard-link"):
-        refusals = {file.source: hard_link_refused(file.source, folder) for file in to_place}
+        refusals = {file.source: _link_refused(file.source, folder) for file in to_place}
         refused = [source for source, reason in refusals.items() if reason]
         if refused and method == "hard-link":
             reason = refusals[refused[0]]
             raise UsageError(f"no hard link from {refused[0]} to {folder}: {reason}", hint="--copy")
         return sum(file.n_bytes for file in to_place if file.source in refused)
     return sum(file.n_bytes for file in to_place)
+
+
+def _link_refused(source: Path, folder: Path) -> str | None:
+    if source.exists():
+        return hard_link_refused(source, folder)
+    return None if same_file_system(source, folder) else "another file system"
 
 
 def _path_doubt(folder: Path) -> tuple[str, ...]:
