@@ -1,4 +1,4 @@
-"""How a hub's client is called: quietly, again after a passing fault, its errors put in our words."""
+"""How a hub's client is called: quietly, and again after a passing fault."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import TypeVar
 
-from ggufkit.errors import AccessError, GgufkitError, NetworkError, NotFoundError
-from ggufkit.hubs.endpoints import TITLES, TOKEN_VARIABLES, page_url, title_of
-from ggufkit.hubs.refs import HubName
+from ggufkit.errors import NetworkError
 from ggufkit.progress import SILENT, Progress
 
 T = TypeVar("T")
@@ -28,9 +26,6 @@ PATIENCE_S = 15.0
 """How long after the first try a hub that gives no answer is tried again."""
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
-
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Status codes after which the same request may work."""
 
 
 class PassingError(NetworkError):
@@ -72,58 +67,12 @@ def insist(call: Callable[[], T], progress: Progress = SILENT) -> T:
         sleep(wait_s)
 
 
-def refused(
-    hub: HubName, endpoint: str, repo_id: str, status: int, headers: Mapping[str, str], *, what: str = ""
-) -> GgufkitError:
-    """Return the error for an answer with an error status; `what` (a revision, a file) was asked for.
-
-    X-Error-Code: huggingface_hub utils/_http.py `hf_raise_for_status`. It decides before the status.
-    """
-    title, code = title_of(hub, endpoint), _header(headers, "X-Error-Code")
-    if code == "GatedRepo" or (status == 403 and hub == "modelscope"):
-        return _gated(hub, endpoint, repo_id)
-    if code in ("RevisionNotFound", "EntryNotFound"):
-        page = page_url(hub, endpoint, repo_id)
-        return NotFoundError(f"{title} has no {what or 'such file'} in {repo_id}", hint=f"see {page}")
-    # The Hub answers 401 for repos that don't exist, too, so as not to tell which are private.
-    bad_token = "Invalid credentials" in (_header(headers, "X-Error-Message") or "")
-    if code == "RepoNotFound" or status == 404 or (status == 401 and hub == "huggingface" and not bad_token):
-        return _absent(hub, endpoint, repo_id, what if status == 404 and not code else "")
-    if status in (401, 403):
-        hint = f"{TOKEN_VARIABLES[hub]} must hold a token that may read {page_url(hub, endpoint, repo_id)}"
-        return AccessError(f"{title} does not let us read {repo_id} (status {status})", hint=hint)
-    message, hint = f"{title} answered with status {status} for {repo_id}", other_hub_hint(hub, repo_id)
-    if status in _PASSING:
-        return PassingError(message, hint=hint, retry_after_s=retry_after_s(headers))
-    return NetworkError(message, hint=hint)
-
-
-def unreachable(hub: HubName, endpoint: str, repo_id: str, error: BaseException) -> PassingError:
-    """Return the error for a request that got no answer."""
-    message = f"{title_of(hub, endpoint)} can't be reached: {reason_of(error)}"
-    return PassingError(message, hint=other_hub_hint(hub, repo_id), unanswered=True)
-
-
-def unreadable(hub: HubName, endpoint: str, repo_id: str) -> NetworkError:
-    """Return the error for an answer that is no listing: a login page, a proxy's page, broken JSON."""
-    message = f"{title_of(hub, endpoint)} answered with something that is no listing of {repo_id}"
-    hint = f"a proxy or a login page may be in between; {other_hub_hint(hub, repo_id)}"
-    return NetworkError(message, hint=hint)
-
-
-def other_hub_hint(hub: HubName, repo_id: str) -> str:
-    """Return where else `repo_id` may be asked for."""
-    if hub == "huggingface":
-        return f"ms:{repo_id} asks ModelScope; HF_ENDPOINT sets a mirror, HTTPS_PROXY a proxy"
-    return f"hf:{repo_id} asks Hugging Face; MODELSCOPE_ENDPOINT sets another site, HTTPS_PROXY a proxy"
-
-
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return how long a refusal asks to wait, or None: Retry-After (seconds or a date), or RateLimit's t."""
-    value = (_header(headers, "Retry-After") or "").strip()
+    value = (header(headers, "Retry-After") or "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
-    limit = _header(headers, "RateLimit") or ""  # "api";r=0;t=55 (IETF draft httpapi-ratelimit-headers)
+    limit = header(headers, "RateLimit") or ""  # "api";r=0;t=55 (IETF draft httpapi-ratelimit-headers)
     fields = dict(part.strip().partition("=")[::2] for part in limit.split(";"))
     if fields.get("r") == "0" and fields.get("t", "").isdecimal():
         return float(fields["t"][:9]) + 1  # whole seconds: not a moment too early
@@ -174,21 +123,6 @@ _quieted: dict[str, tuple[int, int]] = {}
 """Loggers kept quiet now: how many callers want that, and the level from before."""
 
 
-def _header(headers: Mapping[str, str], name: str) -> str | None:
+def header(headers: Mapping[str, str], name: str) -> str | None:
+    """Return the value of a header whatever its case."""
     return next((value for key, value in headers.items() if key.lower() == name.lower()), None)
-
-
-def _gated(hub: HubName, endpoint: str, repo_id: str) -> AccessError:
-    page, variable = page_url(hub, endpoint, repo_id), TOKEN_VARIABLES[hub]
-    message = f"{title_of(hub, endpoint)} lets only people in who accepted the terms of {repo_id}"
-    return AccessError(message, hint=f"accept them at {page}, then set {variable}")
-
-
-def _absent(hub: HubName, endpoint: str, repo_id: str, what: str) -> NotFoundError:
-    asked = f"{repo_id} with {what}" if what else repo_id
-    other = f"ms:{repo_id}" if hub == "huggingface" else f"hf:{repo_id}"
-    other_title = TITLES["modelscope" if hub == "huggingface" else "huggingface"]
-    return NotFoundError(
-        f"{title_of(hub, endpoint)} has no repo {asked}, or it is private",
-        hint=f"check the name; {other} asks {other_title}; a private repo needs {TOKEN_VARIABLES[hub]}",
-    )

@@ -16,8 +16,8 @@ from huggingface_hub.hf_api import ModelInfo, RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not in __all__
 
 from ggufkit import __version__
-from ggufkit.errors import NetworkError, NotFoundError
-from ggufkit.hubs import calls
+from ggufkit.errors import NetworkError, NotFoundError, printable
+from ggufkit.hubs import calls, refusals
 from ggufkit.hubs.endpoints import may_see_token
 from ggufkit.hubs.hub import Address, HubName, Listing, RemoteFile, remote_file
 from ggufkit.hubs.refs import check_repo_id
@@ -67,13 +67,13 @@ class HuggingFace:
             raise NotFoundError(f"Hugging Face has no repos with names like {repo_id}", hint=hint) from error
         except HfHubHTTPError as error:
             status, headers = error.response.status_code, error.response.headers
-            raise calls.refused(self.name, self.endpoint, repo_id, status, headers, what=what) from error
+            raise refusals.refused(self.name, self.endpoint, repo_id, status, headers, what=what) from error
         except OfflineModeIsEnabled as error:
             raise NetworkError("HF_HUB_OFFLINE forbids to ask Hugging Face", hint="unset it") from error
         except _HTTP_ERROR as error:
-            raise calls.unreachable(self.name, self.endpoint, repo_id, error) from error
+            raise refusals.unreachable(self.name, self.endpoint, repo_id, error) from error
         except _PARSE_ERRORS as error:
-            raise calls.unreadable(self.name, self.endpoint, repo_id) from error
+            raise refusals.unreadable(self.name, self.endpoint, repo_id) from error
         files = tuple(sorted(files, key=lambda file: file.path))
         return Listing(self.name, self.endpoint, repo_id, asked, commit, files)
 
@@ -90,6 +90,8 @@ class HuggingFace:
         commit = info.sha
         if commit is not None and not _COMMIT.fullmatch(commit):
             raise ValueError("no commit")
+        if info.id != repo_id:  # the Hub redirects from a repo's former names
+            self._progress.note(f"{repo_id} is now called {printable(str(info.id))}")
         files = _siblings(info, commit or asked)
         if files is None:
             with _our_patience():

@@ -17,7 +17,7 @@ from modelscope_hub.errors import NetworkError as HubNetworkError
 
 from ggufkit import __version__
 from ggufkit.errors import AccessError, NotFoundError
-from ggufkit.hubs import calls
+from ggufkit.hubs import calls, refusals
 from ggufkit.hubs.endpoints import TOKEN_VARIABLES, may_see_token, page_url, title_of
 from ggufkit.hubs.hub import Address, HubName, Listing, RemoteFile, remote_file
 from ggufkit.hubs.refs import check_repo_id
@@ -66,7 +66,7 @@ class ModelScope:
         except (HubError, OSError) as error:  # requests' errors are OSErrors
             raise self._error(repo_id, asked, error) from error
         except _PARSE_ERRORS as error:
-            raise calls.unreadable(self.name, self.endpoint, repo_id) from error
+            raise refusals.unreadable(self.name, self.endpoint, repo_id) from error
         return tuple(sorted(files, key=lambda file: file.path))
 
     def _error(self, repo_id: str, asked: str, error: Exception) -> Exception:
@@ -74,10 +74,11 @@ class ModelScope:
         if isinstance(error, APIError):
             status = error.status_code or 400
             headers = _headers_of(error)
-            return calls.refused(self.name, self.endpoint, repo_id, status, headers, what=f"revision {asked}")
+            what = f"revision {asked}"
+            return refusals.refused(self.name, self.endpoint, repo_id, status, headers, what=what)
         if isinstance(error, ValueError):  # requests' JSONDecodeError is an OSError, too
-            return calls.unreadable(self.name, self.endpoint, repo_id)
-        return calls.unreachable(self.name, self.endpoint, repo_id, error)
+            return refusals.unreadable(self.name, self.endpoint, repo_id)
+        return refusals.unreachable(self.name, self.endpoint, repo_id, error)
 
     def _headers(self) -> dict[str, str]:
         token = self._config().token

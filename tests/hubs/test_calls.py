@@ -9,12 +9,10 @@ from email.utils import format_datetime
 
 import pytest
 
-from ggufkit.errors import AccessError, GgufkitError, NetworkError, NotFoundError
+from ggufkit.errors import GgufkitError, NetworkError
 from ggufkit.hubs import calls
-from ggufkit.hubs.calls import PassingError, insist, quiet, reason_of, refused, retry_after_s
+from ggufkit.hubs.calls import PassingError, insist, quiet, reason_of, retry_after_s
 from ggufkit.progress import Silent
-
-HF, MS = "https://huggingface.co", "https://modelscope.cn"
 
 
 class Notes(Silent):
@@ -119,41 +117,6 @@ def test_how_long_a_refusal_asks_to_wait(headers: dict[str, str], seconds: float
 def test_a_date_to_wait_for() -> None:
     when = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     assert 80 < (retry_after_s({"Retry-After": when}) or 0) <= 90
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "kind", "words"),
-    [
-        (403, {"X-Error-Code": "GatedRepo"}, AccessError, "accepted the terms of o/n"),
-        (401, {"x-error-code": "GatedRepo"}, AccessError, "accepted the terms of o/n"),
-        (404, {"X-Error-Code": "RepoNotFound"}, NotFoundError, "has no repo o/n, or it is private"),
-        (401, {}, NotFoundError, "no repo o/n"),
-        (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, AccessError, "status 401"),
-        (404, {"X-Error-Code": "RevisionNotFound"}, NotFoundError, "no revision x in o/n"),
-        (404, {"X-Error-Code": "EntryNotFound"}, NotFoundError, "no revision x in o/n"),
-        (404, {}, NotFoundError, "no repo o/n with revision x"),
-        (403, {}, AccessError, "does not let us read o/n (status 403)"),
-        (429, {"Retry-After": "2"}, PassingError, "status 429"),
-        (503, {}, PassingError, "status 503"),
-        (418, {}, NetworkError, "status 418"),
-    ],
-)  # fmt: skip
-def test_refusals_of_hugging_face(status: int, headers: dict[str, str], kind: type, words: str) -> None:
-    error = refused("huggingface", HF, "o/n", status, headers, what="revision x")
-    assert type(error) is kind
-    assert words in error.message
-    assert error.hint
-
-
-def test_hints_of_refusals() -> None:
-    gated = refused("huggingface", HF, "o/n", 403, {"X-Error-Code": "GatedRepo"})
-    assert gated.hint == "accept them at https://huggingface.co/o/n, then set HF_TOKEN"
-    gated = refused("modelscope", MS, "o/n", 403, {})
-    assert gated.hint == "accept them at https://modelscope.cn/models/o/n, then set MODELSCOPE_API_TOKEN"
-    assert "ms:o/n asks ModelScope" in (refused("huggingface", HF, "o/n", 503, {}).hint or "")
-    assert "HF_ENDPOINT" in (refused("huggingface", HF, "o/n", 503, {}).hint or "")
-    assert "hf:o/n asks Hugging Face" in (refused("modelscope", MS, "o/n", 503, {}).hint or "")
-    assert isinstance(refused("modelscope", MS, "o/n", 401, {}), AccessError)
 
 
 def test_the_reason_at_the_bottom_of_an_error() -> None:

@@ -256,7 +256,8 @@ def test_refusals(fake: FakeHub, naps: list[float], answer: Answer, kind: type, 
     assert naps == []
 
 
-def test_where_a_gated_repo_can_be_opened(fake: FakeHub) -> None:
+def test_where_a_gated_repo_can_be_opened(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", "127.0.0.1")
     fake.forever = Answer(403, "", {"X-Error-Code": "GatedRepo"})
     assert refusal(fake).hint == f"accept them at {fake.url}/o/n, then set HF_TOKEN"
 
@@ -274,6 +275,18 @@ def test_what_is_no_repo_is_not_asked_for(fake: FakeHub, repo_id: str) -> None:
     with pytest.raises(UsageError):
         hub_at(fake).list_files(repo_id)
     assert fake.log == []
+
+
+def test_a_repo_that_was_renamed_is_found_and_its_new_name_told(fake: FakeHub) -> None:
+    class Listener(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    notes: list[str] = []
+    fake.instead = [Answer(307, "", {"Location": "/api/models/o/n/revision/main?blobs=true"})]
+    got = open_hub("huggingface", endpoint=fake.url, progress=Listener()).list_files("o/old-n")
+    assert len(got.files) == len(FILES) and got.repo_id == "o/old-n"
+    assert notes == ["o/old-n is now called o/n"]
 
 
 def test_offline_mode(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
