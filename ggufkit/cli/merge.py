@@ -12,6 +12,7 @@ from ggufkit.cli.render import Out, count_text, size_text
 from ggufkit.errors import printable
 
 if TYPE_CHECKING:
+    from ggufkit.verbs.consume import ConsumePlan
     from ggufkit.verbs.merge import MergePlan, MergeReport
 
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="Take and check digests on the way."
 )
+@click.option("--consume", is_flag=True, help="Give up the shards as they are merged: one copy's space.")
 @force_option
 @dry_run_option
 @output_options
@@ -31,6 +33,7 @@ def command(
     output: Path | None,
     keep_split_keys: bool,
     verify: bool,
+    consume: bool,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -41,11 +44,16 @@ def command(
       ggufkit merge
       ggufkit merge DeepSeek-R1-GGUF
       ggufkit merge model-00001-of-00004.gguf -o model.gguf
+      ggufkit merge --consume
 
     MODEL is any shard, or their folder; left out, the model at hand. The file gets the set's name and
     lies beside the shards' folder. It is what was there before the split, byte for byte; with
     --keep-split-keys it is what llama-gguf-split would make of the shards. All shards are checked
     before the first byte is written, and they are only read.
+
+    With --consume the shards go as the file grows, so that it needs no more room than 2 % of the model.
+    Each is proven first, where its digest is known. Killed at any point, the same command goes on. Where
+    parts of a file can't be given back, the room of the largest shard is needed.
 
     llama.cpp and LM Studio load shards as they are: they need no merge. Ollama does.
     """
@@ -55,6 +63,11 @@ def command(
     found = find_model(model, shards=True)
     if model is None:
         out.say(f"model: {found.files[0].parent / found.name}")
+    if consume:
+        from ggufkit.verbs.consume import plan_consume
+
+        made = plan_consume(found, output=output, keep_split_keys=keep_split_keys, verify=verify, force=force)
+        return _consume(out, made, dry_run)
     plan = plan_merge(found, output=output, keep_split_keys=keep_split_keys, verify=verify, force=force)
     for warning in plan.warnings:
         out.warn(warning)
@@ -62,6 +75,44 @@ def command(
         return _show_plan(out, plan)
     _show_report(out, merge(plan, out.progress()))
     return None
+
+
+def _consume(out: Out, plan: ConsumePlan | MergePlan, dry_run: bool) -> None:
+    from ggufkit.verbs.consume import ConsumePlan, consume
+    from ggufkit.verbs.merge import merge
+
+    if not isinstance(plan, ConsumePlan):
+        return _show_plan(out, plan) if dry_run else _show_report(out, merge(plan))
+    for warning in plan.merge.warnings:
+        out.warn(warning)
+    if plan.unproven:
+        names = ", ".join(plan.unproven[:3]) + (", …" if len(plan.unproven) > 3 else "")
+        out.warn(f"no digest is known of {names}: merged as it is, unproven")
+    if dry_run:
+        return _show_consume_plan(out, plan)
+    return _show_report(out, consume(plan, out.progress()))
+
+
+def _show_consume_plan(out: Out, plan: ConsumePlan) -> None:
+    merge, resumed = plan.merge, plan.resumed_bytes
+    going_on = f", {size_text(resumed)} of it done" if plan.begun else ""
+    text = (
+        f"write {merge.output}: {size_text(merge.n_bytes)}{going_on}, and give up "
+        f"{count_text(merge.n_shards, 'shard')}; needs {size_text(plan.extra_bytes)} besides, "
+        f"{size_text(merge.free_bytes)} free"
+    )
+    document = {
+        "output": merge.output,
+        "action": "consume",
+        "n_bytes": merge.n_bytes,
+        "n_shards": merge.n_shards,
+        "free_bytes": merge.free_bytes,
+        "resumed_bytes": resumed,
+        "extra_bytes": plan.extra_bytes,
+        "shards": plan.shards,
+    }
+    out.say("[dry run] nothing is written")
+    out.result(document, printable(text), quiet=[merge.output])
 
 
 def _show_plan(out: Out, plan: MergePlan) -> None:
@@ -94,6 +145,8 @@ def _show_report(out: Out, report: MergeReport) -> None:
             f"{report.output}: {size} from {count_text(report.n_shards, 'shard')} in {report.seconds:.1f} s"
         )
     text = printable(text)
+    if report.freed_bytes:
+        text += f", {size_text(report.freed_bytes)} of shards given up"
     if report.sha256 is not None:
         text += f"\nsha256: {report.sha256}"
     out.result(report, text, quiet=[report.output])

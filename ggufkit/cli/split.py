@@ -8,7 +8,7 @@ import click
 
 from ggufkit.cli.params import SHARD_SIZE, dry_run_option, force_option, model_argument, output_options
 from ggufkit.cli.render import Out, count_text, size_text, table
-from ggufkit.errors import printable
+from ggufkit.errors import UsageError, printable
 
 
 @click.command("split", short_help="Cut a file into shards.")
@@ -16,6 +16,7 @@ from ggufkit.errors import printable
 @click.option("--max-size", type=SHARD_SIZE, metavar="SIZE", help="Tensor data in a shard at most, e.g. 48G.")
 @click.option("--max-tensors", type=click.IntRange(1), metavar="N", help="Tensors in a shard at most. [128]")
 @click.option("--no-tensor-first", is_flag=True, help="Put only metadata into the first shard.")
+@click.option("--restore", is_flag=True, help="Give back the shards that it was merged from.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where they go.")
 @force_option
 @dry_run_option
@@ -26,6 +27,7 @@ def command(
     max_size: int | None,
     max_tensors: int | None,
     no_tensor_first: bool,
+    restore: bool,
     output: Path | None,
     force: bool,
     dry_run: bool,
@@ -36,9 +38,13 @@ def command(
     Examples:
       ggufkit split model.gguf --max-size 48G
       ggufkit split model.gguf --max-tensors 256 -o shards
+      ggufkit split model.gguf --restore
 
     The shards are those of llama-gguf-split, byte for byte. They go into a folder called like the
     model, beside it. The file itself is only read.
+
+    --restore gives back the very shards that were published, where they lay: a pull and a merge keep
+    their headers. Each is proven against its digest, where that is known.
     """
     from ggufkit.verbs.locate import find_model
     from ggufkit.verbs.split import plan_split, split
@@ -46,14 +52,21 @@ def command(
     found = find_model(model)
     if model is None:
         out.say(f"model: {found.files[0]}")
-    plan = plan_split(
-        found,
-        max_tensors=max_tensors,
-        max_bytes=max_size,
-        no_tensor_first=no_tensor_first,
-        output=output,
-        force=force,
-    )
+    if restore:
+        from ggufkit.verbs.restore import plan_restore
+
+        if max_size or max_tensors or no_tensor_first:
+            raise UsageError("--restore takes no sizes", hint="the shards are as they were published")
+        plan = plan_restore(found, output=output, force=force)
+    else:
+        plan = plan_split(
+            found,
+            max_tensors=max_tensors,
+            max_bytes=max_size,
+            no_tensor_first=no_tensor_first,
+            output=output,
+            force=force,
+        )
     if dry_run:
         rows = [
             (size_text(j.layout.n_bytes), "there" if j.target in plan.existing else "write", j.target)

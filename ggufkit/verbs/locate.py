@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from ggufkit.gguf.header import Header
 from ggufkit.gguf.shards import ShardName, check_set, is_shard, parse_shard_name
 from ggufkit.hubs.hub import is_ref
 from ggufkit.progress import SILENT, Progress
+from ggufkit.transfer.consume_notes import notes_path
 from ggufkit.transfer.sources import open_header
-from ggufkit.verbs.record import Record, find_record, last_pulled, pull_command, records_in
+from ggufkit.verbs.record import Record, find_record, last_pulled, pull_command, records_in, safe_name
 
 MMPROJ_PREFIX = "mmproj"  # llama.cpp, LM Studio: the projector beside a model, never the model itself
 
@@ -46,6 +48,10 @@ class LocalModel:
 
     def headers(self) -> tuple[Header, ...]:
         """Return the checked headers of all files; raises FormatError when the set is not whole."""
+        if notes_path(self.folder, safe_name(self.name)).exists():
+            reason = "is being merged, and its shards are partly given up already"
+            hint = f"ggufkit merge --consume {shlex.quote(str(self.files[0]))} goes on"
+            raise FormatError(str(self.folder / self.name), reason, hint=hint)
         if self.missing:
             n = len(self.missing)
             reason = f"{n} of {len(self.files) + n} shards missing: {', '.join(self.missing[:3])}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufkit.errors import IntegrityError, NoSpaceError, TargetExistsError, UsageError
@@ -16,9 +17,10 @@ from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
 from ggufkit.transfer.journal import Journal, Range
 from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
-from ggufkit.transfer.sources import LocalSource
+from ggufkit.transfer.sources import LocalSource, Source
 from ggufkit.verbs.locate import LocalModel
 from ggufkit.verbs.record import Record, digests, journal_path, pull_command, records_in, write_record
+from ggufkit.verbs.shard_memory import keep_shards
 from ggufkit.verbs.sound import has_same_header, is_same_content
 
 MERGED = "the merged file"
@@ -64,6 +66,8 @@ class MergeReport:
     """Whether the sound merged file was there already."""
     seconds: float
     """How long it took."""
+    freed_bytes: int = 0
+    """Bytes of the shards that went with it (--consume)."""
 
 
 def plan_merge(
@@ -116,9 +120,7 @@ def merge(plan: MergePlan, progress: Progress = SILENT) -> MergeReport:
     if plan.job is None:
         return _report(plan, digests().get(plan.output), True, began)
     if plan.exists and not plan.force:
-        sha256 = _existing_digest(plan, plan.job, progress)
-        Journal(plan.job.journal, "").forget()  # a run killed after the rename leaves its notes
-        return _report(plan, sha256, True, began)
+        return _report(plan, check_existing(plan, progress), True, began)
     _check_room(plan, plan.job)
     progress.start(f"merging {plan.output.name}", plan.n_bytes, resumable_bytes(plan.job))
     try:
@@ -191,26 +193,32 @@ def _shard_proof(layout: Layout, i: int, header: Header, source: LocalSource) ->
     return Proof(source.path.name, tuple(pieces), source.sha256)
 
 
-def _existing_digest(plan: MergePlan, job: Job, progress: Progress) -> str | None:
-    """Return the digest of what is there, when it is what would be written."""
+def check_existing(plan: MergePlan, progress: Progress = SILENT) -> str | None:
+    """Return the digest (None when it is not known) of an output that is there and is what merging gives.
+
+    Raises TargetExistsError when it is something else.
+    """
+    assert plan.job is not None, "one file is nothing to compare with"
     known = digests().get(plan.output)
-    if known is not None and known in _merged_digests(plan) and has_same_header(plan.output, job.layout):
-        return known
-    if not is_same_content(plan.output, job.layout, job.sources, progress):
+    job = plan.job
+    proven = known is not None and known in _merged_digests(plan) and has_same_header(plan.output, job.layout)
+    if not proven and not is_same_content(plan.output, job.layout, job.sources, progress):
         message = f"{plan.output} is there and is not what merging these shards gives"
         raise TargetExistsError(message, hint="--force replaces it, --output names another file")
+    Journal(job.journal, "").forget()  # a run killed after the rename leaves its notes
     return known
 
 
 def _merged_digests(plan: MergePlan) -> set[str | None]:
     """Return the digests that earlier merges recorded for the output's name."""
-    root = _record_root(plan)
-    return {r.digest_of(plan.output) for r in records_in(root) if not r.manifest.sources}
+    return {r.digest_of(plan.output) for r in records_in(record_root(plan)) if not r.manifest.sources}
 
 
-def _record_root(plan: MergePlan) -> Path:
+def record_root(plan: MergePlan) -> Path:
+    """Return the folder whose records are to know of the output: the pulled set's, if it lies in there."""
     record = plan.model.record
-    return record.root if record is not None else plan.output.parent
+    inside = record is not None and plan.output.absolute().is_relative_to(record.root.absolute())
+    return record.root if record is not None and inside else plan.output.parent
 
 
 def _check_room(plan: MergePlan, job: Job) -> None:
@@ -225,16 +233,40 @@ def _remember(plan: MergePlan, job: Job, sha256: str | None) -> None:
     for source in job.sources:
         if source.sha256 is not None and any(p.name == Path(source.name).name for p in job.proofs):
             cache.put(Path(source.name), source.sha256)
-    if sha256 is None:
-        return
-    cache.put(plan.output, sha256)
+    record, root = plan.model.record, record_root(plan)
+    if record is None or root != record.root:
+        if sha256 is not None:
+            cache.put(plan.output, sha256)
+        return  # not beside a pulled set: a folder of records is not ours to make
+    if plan.model.is_sharded:
+        keep_shards(root, shards_manifest(plan, job.sources), job.layout, job.sources)
+    if sha256 is not None:
+        record_merged(plan, root, sha256)
+
+
+def record_merged(plan: MergePlan, root: Path, sha256: str) -> None:
+    """Remember the merged file's digest, and record it in `root`."""
+    digests().put(plan.output, sha256)
     record = plan.model.record
-    if record is None or not plan.output.absolute().is_relative_to(record.root.absolute()):
-        return  # not beside a pulled set: the digest is remembered, a folder of records is not ours to make
-    local = plan.output.absolute().relative_to(record.root.absolute()).as_posix()
+    local = plan.output.absolute().relative_to(root.absolute()).as_posix()
     file = ManifestFile(local, plan.n_bytes, sha256, None)
-    manifest = Manifest(plan.output.stem, record.manifest.quant, (file,), ())
-    write_record(record.root, manifest, merged=True)
+    quant = record.manifest.quant if record is not None else None
+    write_record(root, Manifest(plan.output.stem, quant, (file,), ()), merged=True)
+
+
+def shards_manifest(plan: MergePlan, sources: Sequence[Source]) -> Manifest:
+    """Return what the shards are: as a pull recorded them, else as they lie there."""
+    record, root = plan.model.record, record_root(plan)
+    if record is not None and root == record.root:
+        return replace(record.manifest, name=plan.model.name)
+    home = root.absolute()
+    files = []
+    for source in sources:
+        path = Path(source.name).absolute()
+        inside = path.is_relative_to(home)
+        local = path.relative_to(home).as_posix() if inside else f"{plan.model.name}/{path.name}"
+        files.append(ManifestFile(local, source.size_bytes, digests().get(path), None))
+    return Manifest(plan.model.name, None, tuple(files), ())
 
 
 def _report(plan: MergePlan, sha256: str | None, already: bool, began: float) -> MergeReport:

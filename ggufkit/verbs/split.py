@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufkit.errors import NoSpaceError, TargetExistsError, UsageError
+from ggufkit.errors import IntegrityError, NoSpaceError, TargetExistsError, UsageError
 from ggufkit.gguf.layout import split_layouts
 from ggufkit.gguf.shards import ShardName
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
 from ggufkit.transfer.journal import Journal
-from ggufkit.transfer.prover import Proof
+from ggufkit.transfer.prover import DigestMismatch, Proof
 from ggufkit.transfer.sources import LocalSource
 from ggufkit.verbs.locate import LocalModel
 from ggufkit.verbs.record import digests, journal_path
@@ -122,7 +122,11 @@ def split(plan: SplitPlan, progress: Progress = SILENT) -> SplitReport:
     progress.start(f"splitting {plan.source.name}", plan.n_bytes, plan.n_bytes - need)
     try:
         for job in todo:
-            report = write(job, progress)
+            try:
+                report = write(job, progress)
+            except DigestMismatch as error:
+                hint = f"{plan.source} is not what the shards were merged into: ggufkit verify says more"
+                raise IntegrityError(error.message, hint=hint) from error
             digests().put(job.target, report.digests[job.proofs[0].name])
     finally:
         progress.finish()

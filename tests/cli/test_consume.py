@@ -1,0 +1,63 @@
+"""`ggufkit merge --consume` and `ggufkit split --restore` at the prompt."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.gguf.test_llama_split import ORIGINAL, SHARDS
+from tests.verbs.published import everything, sha256
+from tests.verbs.test_merge import record_of
+
+STEM = "Tiny-Test-Q4_K_M"
+
+
+@pytest.fixture
+def shards(work: Path) -> list[Path]:
+    (work / STEM).mkdir()
+    return [Path(shutil.copy(path, work / STEM)) for path in SHARDS]
+
+
+def test_there_and_back(shards: list[Path], work: Path, run: Run) -> None:
+    record_of(work, shards)
+    done = run("merge", "--consume")
+    assert done.code == 0
+    text = rf"{STEM}\.gguf: 2\.3 MiB from 5 shards in \d+\.\d s, 2\.3 MiB of shards given up"
+    assert re.fullmatch(text, done.lines[0]) and done.lines[1] == f"sha256: {ORIGINAL}"
+    assert f"checking the shards: {2.3} MiB" in done.err and "warning" not in done.err
+    again = run("merge", "--consume")
+    assert again.lines[0] == f"{STEM}.gguf is one file already: nothing to merge" and again.code == 0
+    plan = run("split", "--restore", "--dry-run")
+    assert plan.lines[1].endswith(f"write   {STEM}/{STEM}-00001-of-00005.gguf")
+    back = run("split", "--restore", "--json").json
+    assert [s["sha256"] for s in back["shards"]] == [sha256(p) for p in SHARDS] and not back["already"]
+
+
+def test_what_nobody_published_is_said_to_be_unproven(shards: list[Path], run: Run) -> None:
+    done = run("merge", "--consume", "--json")
+    assert done.json["freed_bytes"] == sum(p.stat().st_size for p in SHARDS)
+    assert f"warning: no digest is known of {STEM}-00001-of-00005.gguf, " in done.err
+    assert "…: merged as it is, unproven" in done.err
+
+
+def test_a_dry_run_writes_nothing(shards: list[Path], work: Path, run: Run) -> None:
+    before = everything(work)
+    done = run("merge", "--consume", "--dry-run")
+    text = rf"write {STEM}\.gguf: 2\.3 MiB, and give up 5 shards; needs \d\.\d MiB besides, \d+\.\d GiB free"
+    assert re.fullmatch(text, done.lines[0]) and everything(work) == before
+    document = run("merge", "--consume", "-n", "--json").json
+    assert document["action"] == "consume" and document["resumed_bytes"] == 0
+    assert document["shards"] == [f"{STEM}/{p.name}" for p in SHARDS]
+    assert everything(work) == before
+
+
+def test_what_cannot_be_asked_for_together(shards: list[Path], run: Run) -> None:
+    run("merge")
+    done = run("split", f"{STEM}.gguf", "--restore", "--max-tensors", "3")
+    assert done.code == 2 and "error: --restore takes no sizes" in done.err
+    done = run("split", f"{STEM}.gguf", "--restore")
+    assert done.code == 3 and "is not recorded" in done.err and "hint: ggufkit split --max-size" in done.err
