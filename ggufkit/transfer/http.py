@@ -36,6 +36,28 @@ USER_AGENT = f"ggufkit/{__version__}"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
 
+class FileRefusedError(AccessError):
+    """A hub does not give a file (401, 403)."""
+
+    def __init__(self, message: str, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.status = status
+        """What was answered."""
+        self.headers = headers
+        """What the hub says about it: X-Error-Code."""
+
+
+class FileGoneError(NotFoundError):
+    """A hub does not have a file (404, 410)."""
+
+    def __init__(self, message: str, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.status = status
+        """What was answered."""
+        self.headers = headers
+        """What the hub says about it: X-Error-Code."""
+
+
 class Http:
     """Opens streams; keeps connections for the next one until it is closed. For use with `with`.
 
@@ -206,9 +228,9 @@ def _check_status(response: urllib3.BaseHTTPResponse, *, signed: bool, url: str)
         hint = "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT names a proxy with its password"
         raise AccessError("the proxy wants a password (407)", hint=hint)
     if status in (401, 403):
-        raise AccessError(f"{host} refuses the file ({status})")
+        raise FileRefusedError(f"{host} refuses the file ({status})", status, response.headers)
     if status in (404, 410):
-        raise NotFoundError(f"{host} has no such file ({status})")
+        raise FileGoneError(f"{host} has no such file ({status})", status, response.headers)
     if status == 429:
         raise StreamError(f"{host} is busy ({status})", retry_after_s=wait_s or 5.0)
     if status == 416:

@@ -14,7 +14,7 @@ import pytest
 
 from ggufkit.errors import AccessError, GgufkitError, NetworkError, NotFoundError
 from ggufkit.transfer import http as http_module
-from ggufkit.transfer.http import Http, proxy_for
+from ggufkit.transfer.http import FileGoneError, FileRefusedError, Http, proxy_for
 from ggufkit.transfer.stream import StreamError
 from tests.transfer.raw import Raw, answer, ranged, run_raw
 
@@ -175,12 +175,12 @@ def test_nobody_listens() -> None:
     ("status", "kind", "words"),
     [
         (400, NetworkError, "refuses the request (400)"),
-        (401, AccessError, "refuses the file (401)"),
-        (403, AccessError, "refuses the file (403)"),
-        (404, NotFoundError, "no such file (404)"),
+        (401, FileRefusedError, "refuses the file (401)"),
+        (403, FileRefusedError, "refuses the file (403)"),
+        (404, FileGoneError, "no such file (404)"),
         (407, AccessError, "proxy wants a password"),
         (408, StreamError, "answered 408"),
-        (410, NotFoundError, "no such file (410)"),
+        (410, FileGoneError, "no such file (410)"),
         (416, NetworkError, "shorter file than it listed"),
         (425, StreamError, "answered 425"),
         (429, StreamError, "is busy (429)"),
@@ -194,9 +194,12 @@ def test_nobody_listens() -> None:
 def test_each_status_of_the_hub_is_told_for_what_it_is(
     status: int, kind: type[GgufkitError], words: str
 ) -> None:
-    with run_raw(answer(f"{status} X", b"" if status in (204, 304) else b"why")) as raw:
+    body = b"" if status in (204, 304) else b"why"
+    with run_raw(answer(f"{status} X", body, X_Error_Code="Why")) as raw:
         error = failure(raw)
     assert type(error) is kind and words in error.message
+    if isinstance(error, FileRefusedError | FileGoneError):
+        assert error.status == status and error.headers["X-Error-Code"] == "Why"
 
 
 @pytest.mark.parametrize(("status", "refused"), [(401, True), (403, True), (410, True), (404, False)])
