@@ -48,6 +48,10 @@ class Changes:
             with contextlib.suppress(OSError):
                 self._undo.pop()()
 
+    def undoing(self, undo: Callable[[], None]) -> None:
+        """Have `undo` called if all is taken back: for what was done without this object's help."""
+        self._undo.append(undo)
+
     def folder(self, path: Path) -> None:
         """Make a folder, and those above it that are missing."""
         missing = [p for p in (path, *path.parents) if not p.exists()]
