@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggufkit.cli.fit_options import machine_options
+from ggufkit.cli.fit_tables import LEVELS, ORIGINS, SPEED_UNKNOWN
 from ggufkit.cli.inspect_text import parameters_text
-from ggufkit.cli.params import MEMORY_SIZE, RATE, model_argument, output_options, source_option
+from ggufkit.cli.params import model_argument, output_options, source_option
 from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
 from ggufkit.cli.speed_text import speed_lines
 from ggufkit.errors import NoSpaceError, printable
 
 if TYPE_CHECKING:
     from ggufkit.fit.estimate import Term
-    from ggufkit.fit.profiles import Wishes
-    from ggufkit.fit.verdict import Level
+    from ggufkit.fit.profiles import Runtime, Wishes
+    from ggufkit.fit.rig import Rig
     from ggufkit.verbs.fit import FitReport
+    from ggufkit.verbs.locate import LoadedModel
+    from ggufkit.verbs.several import Several
 
 CACHE_TYPES = ("f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "bf16")
 CACHE_TYPE = click.Choice(CACHE_TYPES)
 
-LEVELS: dict[Level, str] = {
-    "fits": "fits",
-    "tight": "tight",
-    "pages": "pages from SSD",
-    "no": "does not fit",
-    "unknown": "unknown",
-}
-
 
 @click.command("fit", short_help="Say whether a model fits this machine.")
 @model_argument
-@click.option("--ram", type=MEMORY_SIZE, metavar="SIZE", help="Memory built in; left out, this machine's.")
-@click.option("--machine", metavar="NAME", help="A machine of ggufkit machine --list, in place of this one.")
-@click.option(
-    "--bandwidth", type=RATE, metavar="RATE", help="Theoretical bandwidth of the memory, e.g. 76.8G: GB/s."
-)
-@click.option(
-    "--disk-speed", type=RATE, metavar="RATE", help="How fast the model's disk is read, e.g. 3G: GB/s."
-)
+@machine_options
 @click.option(
     "-c", "--ctx-size", type=click.IntRange(0), metavar="N", help="Tokens of context; 0: the model's own."
 )
@@ -90,11 +80,12 @@ def command(
     out: Out,
     model: str | None,
     ram: int | None,
-    machine: str | None,
+    machines: tuple[str, ...],
     bandwidth: int | None,
     disk_speed: int | None,
     ctx_size: int | None,
     runtime: str | None,
+    min_speed: float,
     check: bool,
     explain: bool,
     source: str,
@@ -108,11 +99,18 @@ def command(
       ggufkit fit --ram 256G
       ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --ctx-size 32768 --cache-type-k q8_0 --cache-type-v q8_0
       ggufkit fit unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS --ram 192GiB --check
+      ggufkit fit unsloth/DeepSeek-R1-GGUF --ram 256G --bandwidth 76.8G
+      ggufkit fit --machine z440-1ch --machine z440-4ch
       ggufkit fit --ram 256G --runtime ollama@0.5 --explain
 
     Weights, KV cache and compute buffer are computed from the header, as llama.cpp has them in memory;
     --explain shows every term with its formula. MODEL may be a repo on a hub: only the headers are
-    fetched. --ram 256G is 256 GiB, as memory is sold.
+    fetched. A repo without a quant, or a folder of several models, gives a table of them all, with the
+    best choice: the one with the most bits a weight that fits and reaches --min-speed, though no more
+    than Q8_0's. --ram 256G is 256 GiB, as memory is sold.
+
+    Speed is a range: from the bytes that a token reads, and how fast memory gives them. That is known
+    once ggufkit machine has measured it, or --bandwidth or --machine says it.
 
     \b
     fits            and leaves what should be set aside
@@ -127,28 +125,66 @@ def command(
     from ggufkit.verbs.fit import fit_model
     from ggufkit.verbs.locate import load_headers
     from ggufkit.verbs.rigs import find_rigs
+    from ggufkit.verbs.several import find_several
 
-    (rig,) = find_rigs(
-        () if machine is None else (machine,),
-        ram_bytes=ram,
-        bandwidth_bytes_per_s=bandwidth,
-        disk_bytes_per_s=disk_speed,
-    )
+    rigs = find_rigs(machines, ram_bytes=ram, bandwidth_bytes_per_s=bandwidth, disk_bytes_per_s=disk_speed)
+    chosen = None if runtime is None else find_runtime(runtime)
+    wished = _wishes(**wishes)
+    several = find_several(model, source=source, progress=out.progress())
+    if several is not None:
+        _fit_several(out, several, rigs, ctx_size, wished, chosen, min_speed=min_speed, check=check)
+        return
     loaded = load_headers(model, source=source, progress=out.progress())
     if model is None:
         out.say(f"model: {printable(loaded.where)}")
-    chosen = None if runtime is None else find_runtime(runtime)
-    report = fit_model(
-        loaded.headers,
-        name=loaded.name,
-        context_tokens=ctx_size,
-        settings=settings_for(_wishes(**wishes), chosen),
-        runtime=chosen,
-        rig=rig,
-    )
+    options: dict[str, Any] = {
+        "name": loaded.name,
+        "context_tokens": ctx_size,
+        "settings": settings_for(wished, chosen),
+        "runtime": chosen,
+    }
+    if len(rigs) > 1:
+        _compare(out, loaded, rigs, options, check=check)
+        return
+    report = fit_model(loaded.headers, rig=rigs[0], **options)
     _show(out, report, explain=explain)
     if check and not report.verdict.in_memory:
         raise _no_room(report)
+
+
+def _fit_several(
+    out: Out,
+    several: Several,
+    rigs: Sequence[Rig],
+    context_tokens: int | None,
+    wishes: Wishes,
+    runtime: Runtime | None,
+    *,
+    min_speed: float,
+    check: bool,
+) -> None:
+    from ggufkit.cli.fit_tables import show_repo
+    from ggufkit.verbs.fit_repo import fit_repo
+
+    fit = fit_repo(
+        several,
+        rigs,
+        context_tokens=context_tokens,
+        wishes=wishes,
+        runtime=runtime,
+        usable_tokens_per_s=min_speed,
+        progress=out.progress(),
+    )
+    show_repo(out, fit, check=check)
+
+
+def _compare(
+    out: Out, loaded: LoadedModel, rigs: Sequence[Rig], options: dict[str, Any], *, check: bool
+) -> None:
+    from ggufkit.cli.fit_tables import show_comparison
+    from ggufkit.verbs.fit_machines import compare_machines
+
+    show_comparison(out, compare_machines(loaded.headers, rigs, **options), check=check)
 
 
 def _wishes(
@@ -220,10 +256,9 @@ def _summary(report: FitReport) -> list[str]:
     info, machine = report.model, report.machine
     what = f"{info.architecture or 'unknown architecture'}, {parameters_text(info.n_parameters)} parameters"
     files = f"{count_text(report.n_files, 'file')} of {_size(report.file_bytes)}"
-    origin = {"given": "given", "system": "this machine's", "control group": "this control group's limit"}
     return [
         printable(f"{report.name}: {what}, {files}"),
-        f"memory: {_size(machine.ram_bytes)}, {report.machine_name or origin[machine.source]}",
+        f"memory: {_size(machine.ram_bytes)}, {report.machine_name or ORIGINS[machine.source]}",
         _verdict(report),
         *_speed(report),
     ]
@@ -234,7 +269,7 @@ def _speed(report: FitReport) -> list[str]:
         return speed_lines(report.speed)
     if report.verdict.level in ("no", "unknown"):
         return []
-    return ["speed: unknown until ggufkit machine has measured this one; or say --bandwidth or --machine"]
+    return [f"speed: {SPEED_UNKNOWN}"]
 
 
 def _verdict(report: FitReport) -> str:

@@ -44,13 +44,16 @@ class MoreNeeded(Exception):
         self.n_bytes = n_bytes
 
 
-def read_header(data: bytes, *, name: str, file_size_bytes: int, whole_file: bool = True) -> Header:
+def read_header(
+    data: bytes, *, name: str, file_size_bytes: int, whole_file: bool = True, like: Header | None = None
+) -> Header:
     """Parse the header at the start of `data`, checking every bound.
 
     `data` is the file's beginning. Raises MoreNeeded when the header goes on beyond it, FormatError
-    when the file is no sound GGUF. With `whole_file` False the data may end early (a raw part).
+    when the file is no sound GGUF. With `whole_file` False the data may end early (a raw part). Arrays of
+    strings that are those of `like`, byte for byte, are stepped over at once.
     """
-    reader = Reader(data, name, file_size_bytes)
+    reader = Reader(data, name, file_size_bytes, like)
     version, n_tensors, n_kv = reader.preamble()
     kv = reader.kvs(n_kv)
     alignment = check_metadata(kv, name, reader.warnings)
@@ -76,8 +79,9 @@ def read_header(data: bytes, *, name: str, file_size_bytes: int, whole_file: boo
 class Reader:
     """A cursor over the start of a file that never reads or allocates unchecked."""
 
-    def __init__(self, data: bytes, name: str, file_size_bytes: int) -> None:
+    def __init__(self, data: bytes, name: str, file_size_bytes: int, like: Header | None = None) -> None:
         self.data = data
+        self.like = like
         self.name = name
         self.file_size_bytes = file_size_bytes
         self.pos = 0
@@ -211,7 +215,7 @@ class Reader:
             raise self.fail(f"{what} claims {n:,} elements", self.pos - 8)
         start = self.pos
         if element_type is ValueType.STRING:
-            self._skip_strings(what, n)
+            self._skip_strings(key, n)
         else:
             self.need(n * size, what)
             self.pos += n * size
@@ -219,10 +223,13 @@ class Reader:
             self.warnings.append(f"{what}: bools above 1 are taken as true")
         return ArraySpan(element_type, n, start, self.pos)
 
-    def _skip_strings(self, what: str, n: int) -> None:
+    def _skip_strings(self, key: str, n: int) -> None:
+        what = f"array {shown(key)}"
         self.n_strings += n
         if self.n_strings > MAX_STRINGS:
             raise self.fail(f"{what} claims {n:,} strings", self.pos - 8)
+        if self._skip_known(key, n):
+            return
         data, pos, last = self.data, self.pos, len(self.data) - 8
         unpack = struct.Struct("<Q").unpack_from
         done = n
@@ -234,6 +241,20 @@ class Reader:
         if done < n or pos > len(data):
             self._strings_go_on(what, pos, done, n)
         self.pos = pos
+
+    def _skip_known(self, key: str, n: int) -> bool:
+        """Step over an array that is, byte for byte, the one in the header that this one is like."""
+        known = self.like.kv.get(key) if self.like is not None else None
+        if self.like is None or known is None or not isinstance(known.value, ArraySpan):
+            return False
+        span = known.value
+        if (span.element_type, span.n_elements) != (ValueType.STRING, n):
+            return False
+        end = self.pos + span.end - span.start
+        if self.data[self.pos : end] != self.like.raw[span.start : span.end]:
+            return False
+        self.pos = end
+        return True
 
     def _strings_go_on(self, what: str, pos: int, done: int, n: int) -> NoReturn:
         """Raise for an array of `n` strings of which `done`, up to `pos`, were found to start in `data`."""

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ggufkit.errors import UsageError
+from ggufkit.fit.cells import CONTEXT_STEP_TOKENS
 from ggufkit.fit.estimate import FitSettings, MemoryEstimate
 from ggufkit.fit.machine import Machine, given_machine, this_machine
-from ggufkit.fit.memory import CONTEXT_STEP_TOKENS, REPACKED, estimate_memory
+from ggufkit.fit.memory import estimate_memory
 from ggufkit.fit.outlook import ModelSpeed, speed_on, token_reads
 from ggufkit.fit.profiles import Runtime, Wishes, context_of, settings_for
+from ggufkit.fit.repack import rearranged_bytes
 from ggufkit.fit.rig import Rig
 from ggufkit.fit.verdict import Level, Reserve, Verdict, judge, reserve_of
 from ggufkit.gguf.header import Header, TensorInfo
 from ggufkit.gguf.model import Kind, ModelInfo, model_info
-from ggufkit.gguf.types import TENSOR_TYPES
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """The context when neither it nor a runtime is asked for: Ollama's without a large GPU (0.9 and later)."""
@@ -106,7 +107,7 @@ def fit_model(
     _check_kind(info, headers)
     machine = rig.memory if rig else this_machine() if ram_bytes is None else given_machine(ram_bytes)
     settings = settings or settings_for(Wishes(), runtime)
-    tokens = _context(info, context_tokens, runtime, settings.n_sequences)
+    tokens = context_asked(info, context_tokens, runtime, settings.n_sequences)
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
     settings = replace(settings, context_tokens=tokens)
     fitting = _Fitting(info, tensors, machine, settings)
@@ -143,8 +144,11 @@ def _runtime_text(runtime: Runtime) -> str:
     return runtime.name if since == "0" else f"{runtime.name} {since}"
 
 
-def _context(info: ModelInfo, asked: int | None, runtime: Runtime | None, n_sequences: int) -> int:
-    """Return the context of all texts together."""
+def context_asked(info: ModelInfo, asked: int | None, runtime: Runtime | None, n_sequences: int) -> int:
+    """Return the context of all texts together; raises UsageError when it is the model's, which says none.
+
+    `asked` None: the runtime's, else 4,096; 0: the model's own.
+    """
     if asked is None and runtime is not None:
         asked = context_of(runtime) or 0
     return _context_of_one(info, asked) * (n_sequences if runtime and runtime.context_each else 1)
@@ -226,13 +230,8 @@ class _Fitting:
         small = SMALLER_CACHE_TYPE
         if self._fits(replace(self.settings, cache_type_k=small, cache_type_v=small)):
             yield f"it fits with --cache-type-k {small} --cache-type-v {small}"
-        if verdict.level == "pages" and any(_is_repacked(t) for t in self.tensors):
+        if verdict.level == "pages" and rearranged_bytes(self.tensors, self.settings.isa):
             yield "llama.cpp pages only with --no-repack: weights that it has rearranged can't be dropped"
-
-
-def _is_repacked(tensor: TensorInfo) -> bool:
-    type_ = TENSOR_TYPES.get(tensor.type_id)
-    return type_ is not None and type_.name in REPACKED and len(tensor.shape) > 1
 
 
 def _machine_warnings(machine: Machine, verdict: Verdict) -> Iterator[str]:
