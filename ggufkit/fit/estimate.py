@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ggufkit.fit.caches import Certainty
+from ggufkit.fit.repack import Isa
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class FitSettings:
     """`--ctx-checkpoints`: states that a server may keep for each text."""
     offload: Offload | None = None
     """What is to lie on GPUs; None: nothing."""
+    isa: Isa = "avx512"
+    """The CPU's instruction set, by which weights are rearranged; `none` with `--no-repack`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,9 @@ class MemoryEstimate:
     mapped_bytes: int
     """Bytes of those in the computer's memory that are in the files: with mmap the system can drop them
     and read them again."""
+    rearranged_bytes: int
+    """Bytes of the weights in the computer's memory that are rearranged for the CPU (`--no-repack` leaves
+    them), which the system can't drop."""
     kv_cache_bytes: int | None
     """Bytes kept of the context, recurrent states included; None when it is not known."""
     compute_bytes: int | None

@@ -12,27 +12,25 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ggufkit.errors import UsageError
-from ggufkit.fit.caches import CacheLayer, Caches, caches_of, is_mla, n_trunk_layers
+from ggufkit.fit.caches import CacheLayer, Caches, Certainty, caches_of, is_mla, n_trunk_layers
+from ggufkit.fit.cells import (
+    CACHE_TYPES,
+    bytes_per_token,
+    cells_of,
+    layer_bytes,
+    n_streams,
+    row_bytes,
+    row_text,
+    sequence_tokens,
+)
 from ggufkit.fit.compute import certainty_of, compute_phases, layers_of
-from ggufkit.fit.estimate import DeviceEstimate, FitSettings, MemoryEstimate, Offload, Term
+from ggufkit.fit.devices import F32_BYTES, devices_of, most
+from ggufkit.fit.estimate import FitSettings, MemoryEstimate, Offload, Term
 from ggufkit.fit.layers import ComputeSettings
 from ggufkit.fit.placement import Placement, place, weights_on
+from ggufkit.fit.repack import MEASURED_ISA, is_rearranged, rearranged_bytes
 from ggufkit.gguf.header import TensorInfo
 from ggufkit.gguf.model import ModelInfo
-from ggufkit.gguf.types import TENSOR_TYPES, TensorType
-
-CONTEXT_STEP_TOKENS = 256  # llama-context.cpp: n_ctx and n_ctx_seq go through GGML_PAD(..., 256)
-CACHE_TYPES: dict[str, TensorType] = {
-    t.name.lower(): t
-    for t in TENSOR_TYPES.values()
-    if t.name in ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL")
-}
-"""What a cache may be made of (common/arg.cpp `kv_cache_types`)."""
-
-REPACKED = frozenset({"Q4_0", "Q4_K", "Q2_K", "IQ4_NL", "MXFP4"})
-"""Types whose matrices llama.cpp copies into another order on x86-64 with AVX2 (ggml-cpu/repack.cpp)."""
-REPACK_ROWS = 8  # rows of one group there: a matrix whose rows are no multiple stays as it is
-F32_BYTES = 4
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
@@ -46,78 +44,33 @@ def estimate_memory(info: ModelInfo, tensors: Sequence[TensorInfo], settings: Fi
     _check_settings(info, settings)
     placed = place(settings.offload, info.n_layers or 0)
     loaded = _loaded(info, tensors)
-    copies = _embedding_copy(tensors, caches, placed)
-    weights = [_weights_term(info, tensors, loaded, placed), *copies]
+    on_devices = weights_on(placed, loaded)
+    copies = _embedding_copy(tensors, caches, settings, placed)
+    weights = [_weights_term(info, tensors, loaded, sum(on_devices)), *copies]
     cache = _cache_terms(info, caches, settings)
     phases = _phases(info, tensors, caches, settings, placed)
     compute, output = _compute_term(info, phases, settings), _output_term(info, settings)
-    devices = _devices(settings, weights_on(placed, loaded), copies, placed, caches, phases, output)
+    devices = devices_of(settings, on_devices, _sums(copies), placed, caches, phases, output.n_bytes)
     parts = _sums(weights), _known_sum(cache), compute.n_bytes, output.n_bytes
-    mapped = weights_on(placed, loaded)[placed.cpu]
+    mapped = on_devices[placed.cpu]
     return MemoryEstimate(
         settings=settings,
-        context_tokens=_sequence_tokens(settings) * _n_streams(settings),
+        context_tokens=sequence_tokens(settings) * n_streams(settings),
         terms=(*weights, *cache, compute, output),
         weights_bytes=parts[0],
         mapped_bytes=mapped,
+        rearranged_bytes=_rearranged(loaded, copies, settings, placed),
         kv_cache_bytes=parts[1],
         compute_bytes=parts[2],
         output_bytes=parts[3],
         kept_bytes=None if parts[1] is None else devices[0].total_bytes - mapped,
         total_bytes=sum(device.total_bytes for device in devices),
-        kv_bytes_per_token=_bytes_per_token(caches, settings),
+        kv_bytes_per_token=bytes_per_token(caches, settings),
         devices=devices,
-        phases=tuple(max(phases, key=_most).items()) if phases else (),
+        phases=tuple(max(phases, key=most).items()) if phases else (),
         may_grow=tuple(_growth(caches, settings)),
         warnings=tuple(_warnings(info, caches, settings)),
     )
-
-
-def _devices(
-    settings: FitSettings,
-    weights: list[int],
-    copies: Sequence[Term],
-    placed: Placement,
-    caches: Caches | None,
-    phases: list[dict[str, int]],
-    output: Term,
-) -> tuple[DeviceEstimate, ...]:
-    """Return what each device has, the CPU first."""
-    weights[placed.output] += _sums(copies)
-    kept = None if caches is None else _cache_on(placed, caches, settings)
-    gpus = settings.offload.gpus_bytes if settings.offload else ()
-    found = []
-    for i in (placed.cpu, *range(placed.cpu)):
-        is_cpu = i == placed.cpu
-        parts = (
-            weights[i],
-            None if kept is None else kept[i],
-            _most(phases[i]) if phases else None,
-            output.n_bytes if is_cpu else 0,
-        )
-        name, memory = ("CPU", None) if is_cpu else (f"GPU{i}", gpus[i])
-        found.append(DeviceEstimate(name, memory, *parts, sum(n or 0 for n in parts)))
-    return tuple(found)
-
-
-def _most(phases: dict[str, int]) -> int:
-    return max(phases.values(), default=0)
-
-
-def _cache_on(placed: Placement, caches: Caches, settings: FitSettings) -> list[int]:
-    """Return what each device keeps of the context, recurrent states included."""
-    on_cpu = settings.offload is None or settings.offload.cache_on_cpu
-    sums = [0] * placed.n_places
-
-    def add(layer: int, n_bytes: int) -> None:
-        sums[placed.cpu if on_cpu or layer >= len(placed.layers) else placed.layers[layer]] += n_bytes
-
-    for layer in caches.layers:
-        cells = _cells(layer, caches, settings)
-        add(layer.index, _n_streams(settings) * cells * _layer_bytes(layer, settings))
-    for index in caches.recurrent:
-        add(index, max(settings.n_sequences, 1) * caches.state_elements * F32_BYTES)
-    return sums
 
 
 def _sums(terms: Iterable[Term]) -> int:
@@ -153,6 +106,16 @@ def _check_settings(info: ModelInfo, settings: FitSettings) -> None:
             raise UsageError(f"--cache-type-{option}: heads of {length} don't fit {blocks}")
 
 
+def _rearranged(
+    tensors: Sequence[TensorInfo], copies: Sequence[Term], settings: FitSettings, placed: Placement
+) -> int:
+    """Sum what the CPU rearranges of the weights that it has."""
+    if placed.n_places > 1:
+        tensors = [tensor for tensor in tensors if placed.cpu in placed.of_tensor(tensor.name)]
+    own = _sums(copies) if placed.output == placed.cpu else 0
+    return rearranged_bytes(tensors, settings.isa) + own
+
+
 def _loaded(info: ModelInfo, tensors: Sequence[TensorInfo]) -> list[TensorInfo]:
     """Return the tensors that the runtime loads: all but the blocks that predict further tokens."""
     trunk = n_trunk_layers(info)
@@ -161,20 +124,21 @@ def _loaded(info: ModelInfo, tensors: Sequence[TensorInfo]) -> list[TensorInfo]:
 
 
 def _weights_term(
-    info: ModelInfo, tensors: Sequence[TensorInfo], loaded: Sequence[TensorInfo], placed: Placement
+    info: ModelInfo, tensors: Sequence[TensorInfo], loaded: Sequence[TensorInfo], on_devices: int
 ) -> Term:
     total, kept = (sum(tensor.n_bytes for tensor in some) for some in (tensors, loaded))
     formula = f"{len(tensors):,} tensors of {total:,} bytes"
     if kept < total:
         formula += f", less {total - kept:,} of next-token-prediction blocks, which are not loaded"
     keys = _keys(info, "nextn_predict_layers") if kept < total else ()
-    on_devices = sum(weights_on(placed, loaded))
     if on_devices > kept:
         formula += f", plus {on_devices - kept:,} that every device with layers gets"
     return Term("weights", on_devices, "exact", formula, keys)
 
 
-def _embedding_copy(tensors: Iterable[TensorInfo], caches: Caches | None, placed: Placement) -> list[Term]:
+def _embedding_copy(
+    tensors: Iterable[TensorInfo], caches: Caches | None, settings: FitSettings, placed: Placement
+) -> list[Term]:
     """Count the second copy of an embedding that is the output matrix as well: repacked, or for a GPU."""
     by_name = {t.name: t for t in tensors if t.name in ("output.weight", "token_embd.weight")}
     embedding = by_name.get("token_embd.weight")
@@ -183,11 +147,12 @@ def _embedding_copy(tensors: Iterable[TensorInfo], caches: Caches | None, placed
     if placed.output != placed.cpu:
         formula = "the embedding is the output matrix too, of which the GPU gets its own"
         return [Term("embedding copy", embedding.n_bytes, "exact", formula, ())]
-    type_ = TENSOR_TYPES.get(embedding.type_id)
-    if type_ is None or type_.name not in REPACKED or embedding.shape[1] % REPACK_ROWS:
+    isa = settings.isa
+    if not is_rearranged(embedding, isa, as_output=True):
         return []
-    formula = f"the {type_.name} embedding is the output matrix too, and repacked as that (x86-64 with AVX2)"
-    return [Term("embedding copy", embedding.n_bytes, "approximate", formula, ())]
+    certainty: Certainty = "exact" if isa == MEASURED_ISA else "approximate"
+    formula = f"the embedding is the output matrix too, and rearranged as that ({isa}; --isa for another CPU)"
+    return [Term("embedding copy", embedding.n_bytes, certainty, formula, ())]
 
 
 def _cache_terms(info: ModelInfo, caches: Caches | None, settings: FitSettings) -> list[Term]:
@@ -203,12 +168,12 @@ def _cache_terms(info: ModelInfo, caches: Caches | None, settings: FitSettings) 
 
 
 def _kv_term(info: ModelInfo, caches: Caches, settings: FitSettings) -> Term:
-    streams, groups = _n_streams(settings), Counter(caches.layers)
+    streams, groups = n_streams(settings), Counter(caches.layers)
     n_bytes, parts = 0, []
     for layer, n_layers in groups.items():
-        cells = _cells(layer, caches, settings)
-        n_bytes += streams * n_layers * cells * _layer_bytes(layer, settings)
-        parts.append(f"{n_layers} layers x {cells:,} cells x {_row_text(layer, settings)}")
+        cells = cells_of(layer, caches, settings)
+        n_bytes += streams * n_layers * cells * layer_bytes(layer, settings)
+        parts.append(f"{n_layers} layers x {cells:,} cells x {row_text(layer, settings)}")
     formula = f"{caches.rule}: " + " + ".join(parts) if parts else caches.rule
     if streams > 1:
         formula += f", for each of {streams} sequences"
@@ -242,15 +207,15 @@ def _phases(
 def _compute_settings(caches: Caches, settings: FitSettings, placed: Placement) -> ComputeSettings:
     """llama-context.cpp: the batch is no longer than the context, and a multiple of the sequences."""
     k, v = CACHE_TYPES[settings.cache_type_k], CACHE_TYPES[settings.cache_type_v]
-    n, context = settings.n_sequences, _sequence_tokens(settings) * _n_streams(settings)
+    n, context = settings.n_sequences, sequence_tokens(settings) * n_streams(settings)
     n_tokens = min(context, settings.n_batch_tokens, settings.n_ubatch_tokens)
     return ComputeSettings(
         n_tokens=-(-n_tokens // n) * n,
         n_sequences=n,
         n_outputs=min(n_tokens, settings.n_outputs or n),
-        n_cells=_sequence_tokens(settings),
-        n_window_cells=_cells(CacheLayer(0, 0, True), caches, settings) if caches.window_tokens else 0,
-        n_streams=_n_streams(settings),
+        n_cells=sequence_tokens(settings),
+        n_window_cells=cells_of(CacheLayer(0, 0, True), caches, settings) if caches.window_tokens else 0,
+        n_streams=n_streams(settings),
         flash=settings.flash,
         k_element_bytes=k.type_size_bytes / k.block_size,
         v_element_bytes=v.type_size_bytes / v.block_size,
@@ -274,7 +239,7 @@ def _compute_term(info: ModelInfo, phases: list[dict[str, int]], settings: FitSe
     if not phases:
         reason = f"ggufkit does not know how {info.architecture} computes, or the header says too little"
         return Term("compute buffer", None, "unknown", reason, ())
-    fullest = max(phases, key=_most)
+    fullest = max(phases, key=most)
     widest = max(fullest, key=lambda name: fullest[name])
     tokens = min(settings.n_ubatch_tokens, settings.n_batch_tokens)
     attention = "flash attention" if settings.flash else "no flash attention"
@@ -284,7 +249,7 @@ def _compute_term(info: ModelInfo, phases: list[dict[str, int]], settings: FitSe
     if len(phases) > 1:
         certainty = "approximate"
         formula += f"; on {len(phases)} devices, from measurements with RPC devices in the place of GPUs"
-    return Term("compute buffer", sum(map(_most, phases)), certainty, formula, _keys(info, *names))
+    return Term("compute buffer", sum(map(most, phases)), certainty, formula, _keys(info, *names))
 
 
 def _output_term(info: ModelInfo, settings: FitSettings) -> Term:
@@ -304,7 +269,7 @@ def _growth(caches: Caches | None, settings: FitSettings) -> Iterable[Term]:
     if caches is None or not settings.n_checkpoints:
         return
     windows = sum(
-        _cells(layer, caches, settings) * _layer_bytes(layer, settings)
+        cells_of(layer, caches, settings) * layer_bytes(layer, settings)
         for layer in caches.layers
         if layer.windowed and not settings.swa_full
     )
@@ -313,53 +278,6 @@ def _growth(caches: Caches | None, settings: FitSettings) -> Iterable[Term]:
         n = settings.n_checkpoints * settings.n_sequences
         text = f"at most {n} states of {windows + states:,} bytes (--ctx-checkpoints)"
         yield Term("checkpoints", n * (windows + states), "approximate", text, ())
-
-
-def _sequence_tokens(settings: FitSettings) -> int:
-    """Tokens that one sequence may use, after llama.cpp's rounding (llama-context.cpp)."""
-    tokens = _padded(settings.context_tokens)
-    return tokens if settings.unified else _padded(tokens // settings.n_sequences)
-
-
-def _n_streams(settings: FitSettings) -> int:
-    return 1 if settings.unified else settings.n_sequences
-
-
-def _padded(n_tokens: int) -> int:
-    return max(-(-n_tokens // CONTEXT_STEP_TOKENS), 1) * CONTEXT_STEP_TOKENS
-
-
-def _cells(layer: CacheLayer, caches: Caches, settings: FitSettings) -> int:
-    """Tokens that a layer keeps for one stream (llama-kv-cache-iswa.cpp size_swa)."""
-    full = _sequence_tokens(settings)
-    if not layer.windowed or settings.swa_full:
-        return full
-    windows = caches.window_tokens * (settings.n_sequences if settings.unified else 1)
-    return _padded(min(full, windows + settings.n_ubatch_tokens))
-
-
-def _row_bytes(elements: int, type_name: str) -> int:
-    type_ = CACHE_TYPES[type_name]
-    return elements * type_.type_size_bytes // type_.block_size
-
-
-def _layer_bytes(layer: CacheLayer, settings: FitSettings) -> int:
-    return _row_bytes(layer.k_elements, settings.cache_type_k) + _row_bytes(
-        layer.v_elements, settings.cache_type_v
-    )
-
-
-def _row_text(layer: CacheLayer, settings: FitSettings) -> str:
-    key = f"{layer.k_elements:,} {settings.cache_type_k}"
-    return f"({key} + {layer.v_elements:,} {settings.cache_type_v})" if layer.v_elements else key
-
-
-def _bytes_per_token(caches: Caches | None, settings: FitSettings) -> int | None:
-    if caches is None:
-        return None
-    return sum(
-        _layer_bytes(layer, settings) for layer in caches.layers if settings.swa_full or not layer.windowed
-    )
 
 
 def _keys(info: ModelInfo, *names: str) -> tuple[str, ...]:
@@ -379,7 +297,7 @@ def _warnings(info: ModelInfo, caches: Caches | None, settings: FitSettings) -> 
     longest = info.context_length_tokens
     if longest and settings.context_tokens > longest:
         warnings.append(f"the model was trained for {longest:,} tokens, not {settings.context_tokens:,}")
-    old, new = _bytes_per_token(caches, settings), _mla_bytes_per_token(info, settings)
+    old, new = bytes_per_token(caches, settings), _mla_bytes_per_token(info, settings)
     if old and new:
         warnings.append(
             f"this file was made before llama.cpp learnt MLA: its KV cache takes {old:,} bytes a token, "
@@ -394,4 +312,4 @@ def _mla_bytes_per_token(info: ModelInfo, settings: FitSettings) -> int | None:
     if info.architecture != "deepseek2" or attention is None or is_mla(attention):
         return None
     elements = (attention.kv_lora_rank or 0) + (attention.rope_dimension_count or 0)
-    return (n_trunk_layers(info) or 0) * _row_bytes(elements, settings.cache_type_k)
+    return (n_trunk_layers(info) or 0) * row_bytes(elements, settings.cache_type_k)

@@ -101,8 +101,9 @@ def _rules(offload: Offload, n_gpus: int) -> Iterable[tuple[re.Pattern[str], int
             yield re.compile(text), _buffer(buffer, n_gpus)
         except re.error as error:
             raise UsageError(f"-ot {text}: {error}", hint=r"-ot '\.ffn_.*_exps\.=CPU'") from error
-    for i in range(offload.n_cpu_moe or 0):
-        yield re.compile(rf"blk\.{i}{EXPERTS}"), n_gpus
+    if offload.n_cpu_moe:
+        numbers = "|".join(map(str, range(offload.n_cpu_moe)))
+        yield re.compile(rf"blk\.({numbers}){EXPERTS}"), n_gpus
     if offload.cpu_moe:
         yield re.compile(EXPERTS), n_gpus
 

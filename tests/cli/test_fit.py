@@ -14,7 +14,7 @@ import pytest
 
 from ggufkit.cli import fit as module
 from ggufkit.cli.main import run
-from ggufkit.fit.memory import CACHE_TYPES
+from ggufkit.fit.cells import CACHE_TYPES
 from tests.support.ggufs import make_gguf, r1_shaped, r1_shards
 from tests.support.hub import FOLDER, REPO_ID, run_hub
 
@@ -169,6 +169,7 @@ def test_settings_reach_the_estimate(fit: Fit, old_r1: Path) -> None:
         "prompt_cache_bytes": 0,
         "n_checkpoints": 0,
         "offload": None,
+        "isa": "avx512",
     }
     assert ran.json["reserve"]["compute_bytes"] == 0
 

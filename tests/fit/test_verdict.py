@@ -18,6 +18,7 @@ def estimate(weights: float, kept: float | None) -> MemoryEstimate:
         context_tokens=4096,
         terms=(),
         weights_bytes=weights_bytes,
+        rearranged_bytes=0,
         mapped_bytes=weights_bytes,
         kv_cache_bytes=kept_bytes,
         compute_bytes=None,
