@@ -9,7 +9,7 @@ import click
 
 from ggufkit.cli.params import dry_run_option, force_option, model_argument, output_options
 from ggufkit.cli.render import Out, count_text, size_text
-from ggufkit.errors import printable
+from ggufkit.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from ggufkit.verbs.consume import ConsumePlan
@@ -49,7 +49,8 @@ def command(
     MODEL is any shard, or their folder; left out, the model at hand. The file gets the set's name and
     lies beside the shards' folder. It is what was there before the split, byte for byte; with
     --keep-split-keys it is what llama-gguf-split would make of the shards. All shards are checked
-    before the first byte is written, and they are only read.
+    before the first byte is written, and they are only read. Raw parts (.gguf.part1of2, .gguf-split-a,
+    .gguf.00), of which only the first has a header, are joined: their sizes must be what it speaks of.
 
     With --consume the shards go as the file grows, so that it needs no more room than 2 % of the model.
     Each is proven first, where its digest is known. Killed at any point, the same command goes on. Where
@@ -57,18 +58,27 @@ def command(
 
     llama.cpp and LM Studio load shards as they are: they need no merge. Ollama does.
     """
+    from ggufkit.verbs.join import find_parts, plan_consuming_join, plan_join
     from ggufkit.verbs.locate import find_model
     from ggufkit.verbs.merge import merge, plan_merge
 
-    found = find_model(model, shards=True)
+    parts = find_parts(model)
+    found = parts or find_model(model, shards=True)
     if model is None:
         out.say(f"model: {found.files[0].parent / found.name}")
+    if parts is not None and keep_split_keys:
+        raise UsageError("raw parts have no split keys", hint="leave --keep-split-keys out")
+    if parts is not None and consume:
+        return _consume(out, plan_consuming_join(parts, output=output, verify=verify, force=force), dry_run)
     if consume:
         from ggufkit.verbs.consume import plan_consume
 
         made = plan_consume(found, output=output, keep_split_keys=keep_split_keys, verify=verify, force=force)
         return _consume(out, made, dry_run)
-    plan = plan_merge(found, output=output, keep_split_keys=keep_split_keys, verify=verify, force=force)
+    if parts is not None:
+        plan = plan_join(parts, output=output, verify=verify, force=force)
+    else:
+        plan = plan_merge(found, output=output, keep_split_keys=keep_split_keys, verify=verify, force=force)
     for warning in plan.warnings:
         out.warn(warning)
     if dry_run:
@@ -98,7 +108,7 @@ def _show_consume_plan(out: Out, plan: ConsumePlan) -> None:
     going_on = f", {size_text(resumed)} of it done" if plan.begun else ""
     text = (
         f"write {merge.output}: {size_text(merge.n_bytes)}{going_on}, and give up "
-        f"{count_text(merge.n_shards, 'shard')}; needs {size_text(plan.extra_bytes)} besides, "
+        f"{count_text(merge.n_shards, merge.pieces)}; needs {size_text(plan.extra_bytes)} besides, "
         f"{size_text(merge.free_bytes)} free"
     )
     document = {
@@ -118,7 +128,7 @@ def _show_consume_plan(out: Out, plan: ConsumePlan) -> None:
 def _show_plan(out: Out, plan: MergePlan) -> None:
     action = "write" if not plan.exists else "replace" if plan.force else "compare"
     text = (
-        f"{action} {plan.output}: {size_text(plan.n_bytes)} from {count_text(plan.n_shards, 'shard')}, "
+        f"{action} {plan.output}: {size_text(plan.n_bytes)} from {count_text(plan.n_shards, plan.pieces)}, "
         f"{size_text(plan.free_bytes)} free"
     )
     if plan.job is None:
@@ -141,12 +151,11 @@ def _show_report(out: Out, report: MergeReport) -> None:
     elif report.already:
         text = f"{report.output} is there already and sound: {size}"
     else:
-        text = (
-            f"{report.output}: {size} from {count_text(report.n_shards, 'shard')} in {report.seconds:.1f} s"
-        )
+        made_of = count_text(report.n_shards, report.pieces)
+        text = f"{report.output}: {size} from {made_of} in {report.seconds:.1f} s"
     text = printable(text)
     if report.freed_bytes:
-        text += f", {size_text(report.freed_bytes)} of shards given up"
+        text += f", {size_text(report.freed_bytes)} of {report.pieces}s given up"
     if report.sha256 is not None:
         text += f"\nsha256: {report.sha256}"
     out.result(report, text, quiet=[report.output])

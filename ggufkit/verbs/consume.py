@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, UsageError
 from ggufkit.progress import SILENT, Progress
@@ -74,9 +75,9 @@ def plan_consume(
     Goes on with what an interrupted run began. A model that is one file already gives a MergePlan of
     nothing to do. Raises AccessError when a shard has another name or a program has it open.
     """
-    begun = _begun(model)
+    begun = begun_consumption(model)
     if begun is not None:
-        return _resumed(model, begun, output, verify)
+        return resumed_plan(model, begun, output, verify)
     plan = plan_merge(model, output=output, keep_split_keys=keep_split_keys, verify=verify, force=force)
     return plan if plan.job is None else plan_consume_of(plan, verify=verify)
 
@@ -145,7 +146,7 @@ def check_unshared(paths: list[Path]) -> None:
         raise AccessError(message, hint="end it, then run the same command again")
 
 
-def _begun(model: LocalModel) -> Consumption | None:
+def begun_consumption(model: LocalModel) -> Consumption | None:
     """Return what an interrupted run began with these shards, or with those this merged file is made of."""
     name = safe_name(model.name)
     notes = [notes_path(model.folder, name)]
@@ -155,7 +156,14 @@ def _begun(model: LocalModel) -> Consumption | None:
     return next((made for made in found if made is not None), None)
 
 
-def _resumed(model: LocalModel, made: Consumption, output: Path | None, verify: bool) -> ConsumePlan:
+def resumed_plan(
+    model: LocalModel,
+    made: Consumption,
+    output: Path | None,
+    verify: bool,
+    *,
+    pieces: Literal["shard", "part"] = "shard",
+) -> ConsumePlan:
     """Plan the rest of what an interrupted run began, whatever is left of the shards."""
     wanted = output / made.target.name if output is not None and output.is_dir() else output
     if wanted is not None and os.path.realpath(wanted) != os.path.realpath(made.target):
@@ -173,6 +181,7 @@ def _resumed(model: LocalModel, made: Consumption, output: Path | None, verify: 
         force=True,
         free_bytes=free_bytes(made.target.parent),
         warnings=(),
+        pieces=pieces,
     )
     return ConsumePlan(merge, made, done, True, verify, made.extra_bytes, ())
 
@@ -228,5 +237,12 @@ def _remove_only(plan: ConsumePlan, began: float) -> MergeReport:
 def _report(plan: ConsumePlan, sha256: str | None, already: bool, began: float) -> MergeReport:
     merge, seconds = plan.merge, time.monotonic() - began
     return MergeReport(
-        merge.output, merge.n_bytes, merge.n_shards, sha256, already, seconds, plan.freed_bytes
+        merge.output,
+        merge.n_bytes,
+        merge.n_shards,
+        sha256,
+        already,
+        seconds,
+        freed_bytes=plan.freed_bytes,
+        pieces=merge.pieces,
     )

@@ -6,16 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from ggufkit.errors import IntegrityError, NoSpaceError, TargetExistsError, UsageError
 from ggufkit.gguf.header import Header
-from ggufkit.gguf.layout import Layout, Literal, merge_layout
-from ggufkit.gguf.shards import ShardSet, check_set
+from ggufkit.gguf.layout import Layout, merge_layout
+from ggufkit.gguf.pieces import pieces_of
+from ggufkit.gguf.shards import check_set
 from ggufkit.hubs.manifest import Manifest, ManifestFile
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
-from ggufkit.transfer.journal import Journal, Range
+from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
 from ggufkit.transfer.sources import LocalSource, Source
 from ggufkit.verbs.locate import LocalModel
@@ -48,6 +50,8 @@ class MergePlan:
     """Free room on the output's disk."""
     warnings: tuple[str, ...]
     """Oddities of the shards that do not hinder."""
+    pieces: Literal["shard", "part"] = "shard"
+    """What it is made of: shards, or raw parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class MergeReport:
     """How long it took."""
     freed_bytes: int = 0
     """Bytes of the shards that went with it (--consume)."""
+    pieces: Literal["shard", "part"] = "shard"
+    """What it was made of: shards, or raw parts."""
 
 
 def plan_merge(
@@ -90,13 +96,11 @@ def plan_merge(
     output = output or default_output(model)
     if output.is_dir():
         output = output / f"{model.name}.gguf"
-    _check_output(model, output)
+    check_output(model, output)
     layout = merge_layout(shards, keep_split_keys=keep_split_keys)
     record = model.record
     sources = tuple(_source(path, record) for path in model.files)
-    proofs = _proofs(layout, shards, sources) if verify else ()
-    root = record.root if record is not None else output.parent
-    job = Job(output, layout, sources, journal_path(root, output), proofs)
+    job = merge_job(output, layout, sources, record, verify)
     return MergePlan(
         model=model,
         output=output,
@@ -155,13 +159,23 @@ def _nothing_to_do(model: LocalModel, header: Header, output: Path | None) -> Me
     return MergePlan(model, path, 1, size, None, True, False, free_bytes(path.parent), header.warnings)
 
 
-def _check_output(model: LocalModel, output: Path) -> None:
+def check_output(model: LocalModel, output: Path, pieces: str = "shard") -> None:
+    """Raise UsageError when the output is one of the inputs, or no file."""
     if not output.exists():
         return
     if any(output.samefile(path) for path in model.files):
-        raise UsageError(f"{output} is one of the shards", hint="name another file with --output")
+        raise UsageError(f"{output} is one of the {pieces}s", hint="name another file with --output")
     if not output.is_file():
         raise UsageError(f"{output} is no file", hint="name another file with --output")
+
+
+def merge_job(
+    output: Path, layout: Layout, sources: tuple[LocalSource, ...], record: Record | None, verify: bool
+) -> Job:
+    """Return the work of making `output` out of local files, with the proofs that `verify` asks for."""
+    proofs = _proofs(layout, sources) if verify else ()
+    root = record.root if record is not None else output.parent
+    return Job(output, layout, sources, journal_path(root, output), proofs)
 
 
 def _source(path: Path, record: Record | None) -> LocalSource:
@@ -169,28 +183,23 @@ def _source(path: Path, record: Record | None) -> LocalSource:
     return LocalSource(path, path.stat().st_size, sha256)
 
 
-def _proofs(layout: Layout, shards: ShardSet, sources: tuple[LocalSource, ...]) -> tuple[Proof, ...]:
+def _proofs(layout: Layout, sources: tuple[LocalSource, ...]) -> tuple[Proof, ...]:
     """Return the proofs of the merged file, and of every shard that is not known to be sound."""
     proofs = [Proof(MERGED, ((0, layout.n_bytes),), None)]
     cache = digests()
     for i, source in enumerate(sources):
         if source.sha256 is not None and cache.get(source.path) != source.sha256:
-            proofs.append(_shard_proof(layout, i, shards.headers[i], source))
+            proofs.append(_shard_proof(layout, i, source))
     return tuple(proofs)
 
 
-def _shard_proof(layout: Layout, i: int, header: Header, source: LocalSource) -> Proof:
+def _shard_proof(layout: Layout, i: int, source: LocalSource) -> Proof:
     """Prove a shard from its header and the places in the merged file that its data go to."""
-    pieces: list[FileRange | Range] = []
-    at = 0
-    for position, segment in layout.placed():
-        if isinstance(segment, Literal) or segment.source != i:
-            continue
-        pieces.append(FileRange(source.path, at, segment.offset))
-        pieces.append((position, position + segment.n_bytes))
-        at = segment.offset + segment.n_bytes
-    pieces.append(FileRange(source.path, at, header.file_size_bytes))
-    return Proof(source.path.name, tuple(pieces), source.sha256)
+    pieces = tuple(
+        FileRange(source.path, p.start, p.end) if p.at is None else (p.at, p.at + p.n_bytes)
+        for p in pieces_of(layout, i, source.size_bytes)
+    )
+    return Proof(source.path.name, pieces, source.sha256)
 
 
 def check_existing(plan: MergePlan, progress: Progress = SILENT) -> str | None:
@@ -271,4 +280,4 @@ def shards_manifest(plan: MergePlan, sources: Sequence[Source]) -> Manifest:
 
 def _report(plan: MergePlan, sha256: str | None, already: bool, began: float) -> MergeReport:
     seconds = time.monotonic() - began
-    return MergeReport(plan.output, plan.n_bytes, plan.n_shards, sha256, already, seconds)
+    return MergeReport(plan.output, plan.n_bytes, plan.n_shards, sha256, already, seconds, pieces=plan.pieces)

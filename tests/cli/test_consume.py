@@ -61,3 +61,17 @@ def test_what_cannot_be_asked_for_together(shards: list[Path], run: Run) -> None
     assert done.code == 2 and "error: --restore takes no sizes" in done.err
     done = run("split", f"{STEM}.gguf", "--restore")
     assert done.code == 3 and "is not recorded" in done.err and "hint: ggufkit split --max-size" in done.err
+
+
+def test_raw_parts_are_called_parts(work: Path, run: Run) -> None:
+    data = SHARDS[0].parent.joinpath(SHARDS[0].name).read_bytes()
+    for i in range(2):
+        (work / f"m.gguf.part{i + 1}of2").write_bytes(data[i * 1000 : (i + 1) * 1000 if i == 0 else None])
+    done = run("merge", "--dry-run", "--json")
+    assert done.json["n_shards"] == 2 and done.json["output"] == "m.gguf"
+    done = run("merge", "--keep-split-keys")
+    assert done.code == 2 and "raw parts have no split keys" in done.err
+    assert "m.gguf: " in run("merge").lines[0] and (work / "m.gguf").read_bytes() == data
+    done = run("merge", "--consume", "-o", "n.gguf")
+    assert re.search(r"n\.gguf: .* from 2 parts in .* of parts given up", done.lines[0])
+    assert sorted(p.name for p in work.iterdir() if p.is_file()) == ["m.gguf", "n.gguf"]
