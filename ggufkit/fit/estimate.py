@@ -14,6 +14,10 @@ class Offload:
 
     gpus_bytes: tuple[int, ...]
     """Memory of each GPU that is free for the model, bytes."""
+    automatic: bool = False
+    """Whether as much is to be put there as fits; the rest then says nothing but how."""
+    whole_layers: bool = False
+    """Whether the runtime can't keep experts apart from their layers (Ollama)."""
     n_gpu_layers: int | None = None
     """`--n-gpu-layers`: the last so many layers, the output layer being one of them; None: all."""
     tensor_split: tuple[float, ...] = ()
@@ -141,6 +145,7 @@ class MemoryEstimate:
     """What is odd about the model or the settings."""
 
     @property
-    def host(self) -> DeviceEstimate:
-        """What the computer's memory has of it."""
-        return self.devices[0]
+    def host_bytes(self) -> int:
+        """What it takes of the computer's memory."""
+        on_gpus = sum(d.total_bytes for d in self.devices if d.memory_bytes is not None)
+        return self.total_bytes - on_gpus

@@ -13,17 +13,19 @@ from ggufkit.fit.devices import gpu_layer_bytes
 from ggufkit.fit.estimate import FitSettings, MemoryEstimate, Offload
 from ggufkit.fit.memory import estimate_memory
 from ggufkit.fit.placement import place
+from ggufkit.fit.verdict import GPU_MARGIN_BYTES, short_gpus
 from ggufkit.gguf.header import TensorInfo
 from ggufkit.gguf.model import ModelInfo
 
-GPU_MARGIN_BYTES = 1 << 30
-"""What llama.cpp leaves free on each GPU."""
 
-
-def short_gpus(estimate: MemoryEstimate, margin_bytes: int = GPU_MARGIN_BYTES) -> tuple[str, ...]:
-    """Return the names of the GPUs that have less than `margin_bytes` left."""
-    gpus = (device for device in estimate.devices if device.memory_bytes is not None)
-    return tuple(d.name for d in gpus if d.total_bytes + margin_bytes > (d.memory_bytes or 0))
+def settled(info: ModelInfo, tensors: Sequence[TensorInfo], settings: FitSettings) -> FitSettings:
+    """Return the settings with an offload that says what goes where, if it was to be found."""
+    offload = settings.offload
+    if offload is None or not offload.automatic:
+        return settings
+    asked = replace(settings, offload=replace(offload, automatic=False))
+    find = most_layers if offload.whole_layers else best_offload
+    return replace(asked, offload=find(info, tensors, asked))
 
 
 def best_offload(info: ModelInfo, tensors: Sequence[TensorInfo], settings: FitSettings) -> Offload:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ggufkit.errors import UsageError
-from ggufkit.fit.estimate import FitSettings
+from ggufkit.fit.estimate import FitSettings, Offload
+from ggufkit.fit.repack import Isa
 
 GIB = 1 << 30
 RuntimeName = Literal["llama-server", "llama-bench", "ollama", "lmstudio"]
@@ -171,6 +172,10 @@ class Wishes:
     """Type of the keys in the cache."""
     cache_type_v: str = "f16"
     """Type of the values in the cache."""
+    offload: Offload | None = None
+    """What is to lie on GPUs."""
+    isa: Isa = "avx512"
+    """The CPU's instruction set."""
 
 
 def settings_for(wishes: Wishes, runtime: Runtime | None = None, context_tokens: int = 4096) -> FitSettings:
@@ -191,4 +196,11 @@ def settings_for(wishes: Wishes, runtime: Runtime | None = None, context_tokens:
         mixed_inputs=runtime.mixed_inputs if runtime else True,
         prompt_cache_bytes=runtime.prompt_cache_bytes if runtime else 0,
         n_checkpoints=runtime.n_checkpoints if runtime else 0,
+        offload=_offload_of(wishes.offload, runtime),
+        isa=wishes.isa,
     )
+
+
+def _offload_of(offload: Offload | None, runtime: Runtime | None) -> Offload | None:
+    whole = runtime is not None and runtime.name == "ollama"
+    return replace(offload, whole_layers=True) if offload and whole else offload

@@ -27,6 +27,9 @@ ubatch of 512; without flash attention it can be far more (DeepSeek R1 at 32,768
 COMPUTE_UBATCH_TOKENS = 512
 """The ubatch that COMPUTE_BYTES is meant for; compute buffers grow with the ubatch."""
 
+GPU_MARGIN_BYTES = GIB
+"""What is left free on each GPU, as llama.cpp does (common/common.h `fit_params_target`)."""
+
 Level = Literal["fits", "tight", "pages", "no", "unknown"]
 
 
@@ -55,11 +58,13 @@ class Verdict:
     """`fits`; `tight`: it does, but leaves less than it should to the system; `pages`: the weights do not all
     stay in memory and are read from the SSD again and again; `no`; `unknown`: the header says too little."""
     needed_bytes: int
-    """What the model takes."""
+    """What the model takes of the computer's memory."""
     left_bytes: int
     """What is left of the memory after the model and all that is set aside; negative when it is short."""
     weights_in_memory: float
     """Share of the weights that can stay in memory: 1.0 unless the model pages."""
+    short_gpus: tuple[str, ...] = ()
+    """GPUs on which more is placed than they have room for, with a margin."""
 
     @property
     def in_memory(self) -> bool:
@@ -88,22 +93,32 @@ def _unsure(n_bytes: int, estimate: MemoryEstimate | None) -> int:
     return 0 if certainty == "exact" else max(n_bytes - known, 0)
 
 
+def short_gpus(estimate: MemoryEstimate, margin_bytes: int = GPU_MARGIN_BYTES) -> tuple[str, ...]:
+    """Return the names of the GPUs that have less than `margin_bytes` left."""
+    gpus = (device for device in estimate.devices if device.memory_bytes is not None)
+    return tuple(d.name for d in gpus if d.total_bytes + margin_bytes > (d.memory_bytes or 0))
+
+
 def judge(estimate: MemoryEstimate, machine: Machine, reserve: Reserve) -> Verdict:
     """Say whether a model that takes `estimate` fits `machine` beside `reserve`."""
     room = machine.ram_bytes - reserve.total_bytes
-    left = room - estimate.total_bytes
+    needed = estimate.host_bytes
+    left = room - needed
     share = (room - (estimate.kept_bytes or 0)) / (estimate.mapped_bytes or 1)
     return Verdict(
         level=_level(estimate, room, reserve.system_bytes),
-        needed_bytes=estimate.total_bytes,
+        needed_bytes=needed,
         left_bytes=left,
         weights_in_memory=min(max(share, 0.0), 1.0),
+        short_gpus=short_gpus(estimate),
     )
 
 
 def _level(estimate: MemoryEstimate, room: int, system_bytes: int) -> Level:
     """Judge by the `room` for a model, and by what it is when the system gets nothing."""
-    fits: Level = "fits" if estimate.total_bytes <= room else "tight"
-    if estimate.total_bytes <= room + system_bytes:
+    if short_gpus(estimate, 0):
+        return "no"
+    fits: Level = "fits" if estimate.host_bytes <= room and not short_gpus(estimate) else "tight"
+    if estimate.host_bytes <= room + system_bytes:
         return fits if estimate.kept_bytes is not None else "unknown"
     return "pages" if (estimate.kept_bytes or 0) < room else "no"
