@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ggufkit.errors import IntegrityError, NoSpaceError
@@ -34,12 +35,19 @@ def extra_bytes_needed(consumption: Consumption) -> int:
     return consumption.extra_bytes + max(source.size_bytes for source in consumption.sources)
 
 
-def consume(consumption: Consumption, progress: Progress = SILENT) -> WriteReport:
+def consume(
+    consumption: Consumption,
+    progress: Progress = SILENT,
+    *,
+    finished: Callable[[WriteReport], None] = lambda _: None,
+) -> WriteReport:
     """Write the target and remove the sources, or go on with it; one process at a time.
 
-    The listener hears `advance` and `note` only. Raises AccessError when another process is at it,
-    IntegrityError when a source was changed since it was checked or the part file is gone,
-    NoSpaceError when the disk is full. After each of these, and after a kill, the same call goes on.
+    The progress listener hears `advance` and `note` only; `finished` is called when the target has its
+    name, before the sources are removed, and again if a kill came in between. Raises AccessError when
+    another process is at it, IntegrityError when a source was changed since it was checked or the part
+    file is gone, NoSpaceError when the disk is full. After each of these, and after a kill, the same
+    call goes on.
     """
     began = time.monotonic()
     with alone(consumption) as slots:
@@ -54,9 +62,11 @@ def consume(consumption: Consumption, progress: Progress = SILENT) -> WriteRepor
                 hint = "make room; the same command goes on from here"
                 raise NoSpaceError(f"{consumption.part}: the disk is full", hint=hint) from error
             raise
+        n_bytes, seconds = consumption.layout.n_bytes, time.monotonic() - began
+        report = WriteReport(consumption.target, n_bytes, done, digests, seconds)
+        finished(report)
         remove_sources(consumption)
-    n_bytes = consumption.layout.n_bytes
-    return WriteReport(consumption.target, n_bytes, done, digests, time.monotonic() - began)
+    return report
 
 
 def _is_renamed(consumption: Consumption, done: int) -> bool:

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, UsageError
+from ggufkit.gguf.shards import parse_shard_name
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer import consume as engine
 from ggufkit.transfer.consume_notes import Consumption, durable_bytes, load_notes, notes_path, sync_file
 from ggufkit.transfer.digest import FileStamp
 from ggufkit.transfer.disk import free_bytes, fsync_folder, same_file_system
+from ggufkit.transfer.engine import WriteReport
 from ggufkit.transfer.holders import holders
 from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.sources import LocalSource
-from ggufkit.verbs.locate import LocalModel
+from ggufkit.verbs.locate import LocalModel, find_model
 from ggufkit.verbs.merge import (
     MERGED,
     MergePlan,
@@ -113,17 +115,33 @@ def consume(plan: ConsumePlan, progress: Progress = SILENT) -> MergeReport:
             _prove(plan, progress)
         _check_room(plan)
         _keep(plan)
+
+    def finished(written: WriteReport) -> None:
+        if merge.job is not None:
+            Journal(merge.job.journal, "").forget()  # of a merge without --consume that was interrupted
+        sha256 = written.digests.get(MERGED)
+        if sha256 is not None:
+            record_merged(merge, record_root(merge), sha256)
+
     progress.start(f"merging {made.target.name}", merge.n_bytes, plan.resumed_bytes)
     try:
-        report = engine.consume(made, progress)
+        report = engine.consume(made, progress, finished=finished)
     finally:
         progress.finish()
-    if merge.job is not None:
-        Journal(merge.job.journal, "").forget()  # of a merge without --consume that was interrupted
-    sha256 = report.digests.get(MERGED)
-    if sha256 is not None:
-        record_merged(merge, record_root(merge), sha256)
-    return _report(plan, sha256, False, began)
+    return _report(plan, report.digests.get(MERGED), False, began)
+
+
+def consumed_already(argument: str | None) -> LocalModel | None:
+    """Return the merged file that shards which are gone went into, where `argument` still names them."""
+    if argument is None or Path(argument).exists():
+        return None
+    path = Path(argument).expanduser()
+    name = parse_shard_name(path.name)
+    places = [path.with_name(f"{path.name}.gguf")]
+    if name is not None:
+        places = [path.parent.parent / f"{name.prefix}.gguf", path.parent / f"{name.prefix}.gguf"]
+    found = next((place for place in places if place.is_file()), None)
+    return find_model(str(found)) if found is not None else None
 
 
 def check_unshared(paths: list[Path]) -> None:

@@ -31,6 +31,9 @@ def test_there_and_back(shards: list[Path], work: Path, run: Run) -> None:
     assert f"checking the shards: {2.3} MiB" in done.err and "warning" not in done.err
     again = run("merge", "--consume")
     assert again.lines[0] == f"{STEM}.gguf is one file already: nothing to merge" and again.code == 0
+    for gone in (STEM, shards[2]):
+        assert run("merge", "--consume", gone).code == 0, "the same command, when its shards are gone"
+    assert run("merge", "--consume", "elsewhere").code == 3
     plan = run("split", "--restore", "--dry-run")
     assert plan.lines[1].endswith(f"write   {STEM}/{STEM}-00001-of-00005.gguf")
     back = run("split", "--restore", "--json").json
