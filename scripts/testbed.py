@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed_recipes import (
+    CHROMIUMS,
     GEMMA3_BYTES,
     GEMMA3_NAME,
     GEMMA3_PART_SHA256S,
@@ -65,6 +66,8 @@ __all__ = [
     "LlamaBuild",
     "OllamaBuild",
     "TestbedError",
+    "chromium",
+    "chromium_is_a_snap",
     "gemma3",
     "gemma3_parts",
     "llama_server",
@@ -292,6 +295,19 @@ def program(name: str, package: str) -> Path:
     return Path(found)
 
 
+def chromium() -> Path:
+    """Return a Chromium, Chrome among them; Debian's is installed when there is none."""
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    return Path(found) if found else program(CHROMIUMS[0], CHROMIUMS[0])
+
+
+def chromium_is_a_snap() -> bool:
+    """Say whether this is Ubuntu without a Chrome: its packages of Chromium are empty shells."""
+    release = Path("/etc/os-release")
+    lines = release.read_text().splitlines() if release.is_file() else []
+    return "ID=ubuntu" in lines and not any(map(shutil.which, CHROMIUMS))
+
+
 def _install(packages: list[str], why: str) -> None:
     """Install Debian packages when root may; errors: TestbedError with the packages to install."""
     names = " ".join(packages)
@@ -385,7 +401,8 @@ def _ollama(*versions: str) -> dict[str, Any]:
 
 
 def _programs() -> dict[str, Any]:
-    return {name: str(program(name, package)) for name, package in PROGRAMS.items()}
+    browser = None if chromium_is_a_snap() else str(chromium())
+    return {name: str(program(name, package)) for name, package in PROGRAMS.items()} | {"chromium": browser}
 
 
 _TARGETS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -315,3 +315,6 @@ OLLAMA = {
 
 PROGRAMS = {"systemd-analyze": "systemd"}
 """Programs of the distribution that the tests ask, by name, with the package that has them."""
+
+CHROMIUMS = ("chromium", "google-chrome-stable", "google-chrome", "chrome")
+"""Names of Chromium and its like; the first is Debian's, and its package's."""

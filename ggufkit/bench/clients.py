@@ -35,6 +35,9 @@ class Client(Protocol):
     def facts(self, model: str) -> ModelFacts:
         """Return what it says of a model."""
 
+    def file(self, model: str) -> str | None:
+        """Return the path, on the server's machine, of the file that a model is read from, if it says so."""
+
     def load(self, model: str, settings: Settings, timeout_s: float) -> Load:
         """Bring a model into memory; raises Refused, NetworkError."""
 
@@ -106,6 +109,14 @@ class Ollama:
             context_tokens=whole(loaded.get("context_length")),
         )
 
+    def file(self, model: str) -> str | None:
+        """Return what the Modelfile of the model is made from."""
+        try:
+            text = str(self.web.ask("/api/show", {"model": model}).get("modelfile"))
+        except Refused:
+            return None
+        return next((line[5:].strip() for line in text.splitlines() if line.startswith("FROM ")), None)
+
     def load(self, model: str, settings: Settings, timeout_s: float) -> Load:
         """Ask for nothing: that loads it."""
         cold = not self._entry("/api/ps", model)
@@ -169,6 +180,10 @@ class OpenAI:
             size_bytes=whole(meta.get("size")),
             context_tokens=whole(settings.get("n_ctx")) if isinstance(settings, dict) else None,
         )
+
+    def file(self, model: str) -> str | None:
+        """Return what llama-server was started with."""
+        return _text(self._props().get("model_path")) if self.kind == "llama-server" else None
 
     def load(self, model: str, settings: Settings, timeout_s: float) -> Load:
         """Ask for one token: that loads it, and takes the cold start out of the first answer."""
@@ -257,6 +272,10 @@ class LMStudio:
             size_bytes=whole(entry.get("size_bytes")),
             context_tokens=whole(config.get("context_length")),
         )
+
+    def file(self, model: str) -> str | None:
+        """Return None: LM Studio does not say."""
+        return None
 
     def load(self, model: str, settings: Settings, timeout_s: float) -> Load:
         """Load it, unless it is: loading again makes a second copy."""

@@ -223,6 +223,8 @@ class ModelFacts:
     """Size on the GPU."""
     context_tokens: int | None = None
     """Context that it is loaded with."""
+    active_bytes_per_token: int | None = None
+    """Bytes of weights that a token reads, by the file's header; None when it could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,22 @@ class Host:
     """Memory that was free, or could be made so, at the start."""
     load_average: float | None
     """Processes that ran or waited over the last minute, at the start."""
+    n_sockets: int | None = None
+    """Processors."""
+    n_cores: int | None = None
+    """Physical cores of all of them."""
+    n_numa_nodes: int | None = None
+    """Nodes of memory."""
+    virtual: bool | None = None
+    """Whether it is a virtual machine."""
+    memory: str | None = None
+    """What of its memory channels is filled, and with what."""
+    gpus: tuple[str, ...] = ()
+    """Its graphics cards."""
+    bandwidth_bytes_per_s: float | None = None
+    """Theoretical bandwidth of its memory, or what stands for it; None when nobody knows."""
+    bandwidth_source: str | None = None
+    """Who says so: `measured here`, `channels` (of the modules that are there) or `maker`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import click
 
 from ggufkit.cli.params import dry_run_option, force_option, output_options
 from ggufkit.cli.render import Out, table
-from ggufkit.errors import NetworkError, UsageError, printable
+from ggufkit.errors import NetworkError, TargetExistsError, UsageError, printable
 
 if TYPE_CHECKING:
     from ggufkit.bench.compare import Comparison, Pair
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 APIS = ("ollama", "openai", "lmstudio")
 LANGS = ("en", "zh", "both")
-FORMATS = ("table", "markdown", "csv")
+SUFFIXES = {".html": "html", ".htm": "html", ".csv": "csv", ".md": "markdown"}
+FORMATS = ("table", "markdown", "csv", "html")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -164,7 +165,7 @@ def _run(
     _show(out, result, quiet=plan.output)
     if not any(model.summary.n_sound for model in result.models):
         raise _no_answer(result, plan.output)
-    out.hint(f"next: ggufkit bench show {plan.output} --format markdown")
+    out.hint(f"next: ggufkit bench show {plan.output} -o {plan.output.stem}.html")
 
 
 def _no_answer(result: BenchResult, output: Path) -> NetworkError:
@@ -211,30 +212,55 @@ def _plan_text(plan: BenchPlan) -> str:
 @click.option(
     "--format",
     type=click.Choice(FORMATS),
-    default="table",
-    show_default=True,
-    help="What it is shown as.",
+    help="What it is shown as; left out, as FILE is called, else a table.",
 )
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write it there; .html, .md and .csv say what it is shown as.",
+)
+@force_option
 @output_options
-def show(out: Out, file: Path, format: str) -> None:  # noqa: A002, the flag's name is the config's
+def show(out: Out, file: Path, format: str | None, output: Path | None, force: bool) -> None:  # noqa: A002
     """Show a result file.
 
     \b
     Examples:
       ggufkit bench show r1.json
+      ggufkit bench show r1.json -o r1.html
       ggufkit bench show r1.json --format csv > r1.csv
 
-    Markdown has the answers too, csv has a row for each of them.
+    Markdown has the answers too, csv has a row for each of them. html is one page that needs nothing else:
+    speeds by model and question against the limit of the memory, answers side by side.
     """
     from ggufkit.bench.file import read_result
 
     result = read_result(file)
-    if format == "table" or out.as_json or out.quiet:
+    if output is not None:
+        kind = format or SUFFIXES.get(output.suffix.lower(), "markdown")
+        _write(output, _rendered(result, kind), force)
+        out.result({"file": output}, f"{output}: written", quiet=[output])
+    elif format in (None, "table") or out.as_json or out.quiet:
         _show(out, result, quiet=file)
-        return
+    else:
+        click.echo(_rendered(result, format or "markdown"), nl=False)
+
+
+def _rendered(result: BenchResult, kind: str) -> str:
+    from ggufkit.bench.page import page
     from ggufkit.bench.report import csv_text, markdown
 
-    click.echo({"markdown": markdown, "csv": csv_text}[format](result), nl=False)
+    return {"markdown": markdown, "csv": csv_text, "html": page}.get(kind, markdown)(result)
+
+
+def _write(output: Path, text: str, force: bool) -> None:
+    from ggufkit.transfer.disk import write_atomic
+
+    if output.exists() and not force:
+        raise TargetExistsError(f"{output} is there already", hint="--force overwrites it")
+    write_atomic(output, text.encode())
 
 
 @command.command("compare", short_help="Compare two result files.")

@@ -16,7 +16,6 @@ from ggufkit.bench import measure
 from ggufkit.bench.checks import judge
 from ggufkit.bench.clients import Client, same_model
 from ggufkit.bench.file import read_result, write_result
-from ggufkit.bench.host import this_host
 from ggufkit.bench.questions import Question
 from ggufkit.bench.result import (
     SCHEMA,
@@ -35,6 +34,7 @@ from ggufkit.bench.web import Refused, friendly
 from ggufkit.errors import NotFoundError, TargetExistsError, UsageError
 from ggufkit.progress import SILENT, Progress
 from ggufkit.runtimes.ollama_server import is_loopback
+from ggufkit.verbs.bench_host import active_bytes, describe_host
 
 TIMEOUT_S = 1800.0
 """How long a server may say nothing: a model of hundreds of gigabytes is read from disk meanwhile."""
@@ -139,7 +139,7 @@ def bench(plan: BenchPlan, client: Client, progress: Progress = SILENT) -> Bench
     the answer under way, which is not kept.
     """
     base = plan.before or BenchResult(
-        SCHEMA, __version__, _now(), None, this_host(), plan.server, plan.settings, ()
+        SCHEMA, __version__, _now(), None, describe_host(), plan.server, plan.settings, ()
     )
     session = _Session(plan, client, progress, replace(base, settings=plan.settings), _kept(plan))
     for model in plan.before.models if plan.before else ():
@@ -228,7 +228,9 @@ def _load(session: _Session, model: str) -> None:
     session.progress.note(f"{model}: loading")
     try:
         load = client.load(model, plan.settings, plan.timeout_s)
-        session.facts[model] = client.facts(model)
+        facts = client.facts(model)
+        file = client.file(model) if plan.server.same_machine else None
+        session.facts[model] = replace(facts, active_bytes_per_token=active_bytes(file))
     except Refused as refusal:
         raise friendly(refusal, client.web.base) from None
     session.loads.setdefault(model, load)

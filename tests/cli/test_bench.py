@@ -114,6 +114,18 @@ def test_show(capsys: Captured) -> None:
     assert run(["bench", "show", "none.json"]) == 2
 
 
+def test_show_writes_what_the_file_is_called_like(capsys: Captured) -> None:
+    write_result(Path("r.json"), made())
+    for name, start in (("r.html", "<!doctype html>"), ("r.csv", "model,"), ("r.md", "# smol")):
+        assert run(["bench", "show", "r.json", "-o", name]) == 0
+        assert Path(name).read_text("utf-8").startswith(start)
+        assert capsys.readouterr().out == f"{name}: written\n"
+    assert run(["bench", "show", "r.json", "-o", "r.html"]) == 9
+    assert run(["bench", "show", "r.json", "-o", "r.html", "--force", "-q"]) == 0
+    assert run(["bench", "show", "r.json", "--format", "html"]) == 0
+    assert "</html>" in capsys.readouterr().out
+
+
 def test_compare(capsys: Captured) -> None:
     write_result(Path("a.json"), made())
     write_result(Path("b.json"), made((12.0, 12.1, 11.9)))

@@ -325,6 +325,9 @@ def test_real_llama_server(real_llama: LlamaServer, tmp_path: Path) -> None:
         assert one.tokens.n_generated_tokens == one.server.raw["predicted_n"]
         assert one.tokens.n_prompt_tokens == one.server.raw["prompt_n"]
     assert agreement(result) < 0.05
+    active, size = result.models[0].facts.active_bytes_per_token, result.models[0].facts.size_bytes
+    assert active is not None and size is not None and 0.7 * size < active <= size
+    assert result.host.n_cores and result.host.n_sockets
     prompt = result.models[0].questions[-1].summary.prompt
     assert prompt is not None and prompt.median > 0
     schema = published_schema()
@@ -342,6 +345,8 @@ def test_real_ollama_by_both_apis(real_ollama: OllamaServer, tmp_path: Path) -> 
         assert one.tokens.n_generated_tokens == one.server.raw["eval_count"]
     (model,) = own.models
     assert model.facts.quant == "Q4_1" and model.facts.size_bytes and model.facts.digest
+    assert model.facts.active_bytes_per_token is not None
+    assert 0.9 * model.facts.size_bytes < model.facts.active_bytes_per_token <= model.facts.size_bytes
     assert model.load is not None and model.load.cold is True
     other = run(real_ollama, tmp_path / "v1.json", warm, api="openai")
     assert (other.server.kind, other.server.api) == ("ollama", "openai")
