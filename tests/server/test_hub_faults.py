@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.server.asking import ask
-from tests.support.faults import Fault
+from tests.support.faults import Budget, Fault
 from tests.support.hub import FOLDER, REPO_ID, TestHub, run_hub, write_repo
 
 SHARD = f"{FOLDER}/{FOLDER}-00002-of-00004.gguf"
@@ -319,3 +319,15 @@ def test_it_stops_at_once_with_requests_under_way(tmp_path: Path) -> None:
 def hub_bytes(root: Path) -> bytes:
     with (root / REPO_ID / SHARD).open("rb") as file:
         return os.read(file.fileno(), 10)
+
+
+def test_a_cut_and_a_flip_at_an_offset_of_the_file_happen_as_often_as_they_may(
+    hub: TestHub, files: dict[str, bytes]
+) -> None:
+    hub.add(Fault(cut_at=1000, budget=Budget(1)))
+    assert ask(hub.url, FILE, headers={"Range": "bytes=2000-2999"}).body == files[SHARD][2000:3000]
+    assert cut_after(hub.url, headers={"Range": "bytes=400-1999"}) == 600
+    assert ask(hub.url, FILE).body == files[SHARD]
+    hub.faults[:] = [Fault(flip_byte_at=1000, budget=Budget(2))]
+    flipped = [ask(hub.url, FILE).body[1000] != files[SHARD][1000] for _ in range(3)]
+    assert flipped == [True, True, False]

@@ -22,6 +22,20 @@ _CHUNK_BYTES = 1 << 16
 _counting = threading.Lock()
 
 
+@dataclass(eq=False)
+class Budget:
+    """How often something may still happen, over all requests."""
+
+    left: int
+    """Times left."""
+
+    def take(self) -> bool:
+        """Say whether it may happen once more, and count it."""
+        with _counting:
+            self.left -= 1
+            return self.left >= 0
+
+
 @dataclass(kw_only=True, eq=False)
 class Fault:
     """One rule: which requests it meets, and what becomes of the answer.
@@ -58,8 +72,12 @@ class Fault:
     """Send this instead of the body, with an honest length: a login page, nothing."""
     cut_after_bytes: int | None = None
     """Close the connection after so many bytes of the body."""
+    cut_at: int | None = None
+    """Close the connection before the byte at this offset of the file, if it is asked for."""
     flip_byte_at: int | None = None
     """Turn over all bits of the byte at this offset of the file, if it is sent."""
+    budget: Budget | None = None
+    """How often `cut_at` and `flip_byte_at` happen in all; None for each time."""
     ignore_range: bool = False
     """Answer 200 with the whole file whatever range was asked for."""
     bytes_per_s: float | None = None
@@ -94,6 +112,7 @@ class Fault:
 _OF_BODY = (
     "body",
     "cut_after_bytes",
+    "cut_at",
     "flip_byte_at",
     "ignore_range",
     "bytes_per_s",
@@ -123,6 +142,7 @@ class FaultyResponse(web.StreamResponse):
         self._fault = fault
         self._source, self._from, n_bytes = self._what(honest)
         self._total_bytes = n_bytes
+        self._stop_bytes = self._where_to_stop(n_bytes)
         self.content_length = n_bytes if fault.announced_bytes is None else fault.announced_bytes
         if fault.content_range is not None and self.status == 206:
             self.headers["Content-Range"] = fault.content_range
@@ -140,6 +160,18 @@ class FaultyResponse(web.StreamResponse):
             return honest, 0, honest.file.size_bytes
         assert isinstance(honest, web.Response) and isinstance(honest.body, bytes)
         return honest.body, 0, len(honest.body)
+
+    def _where_to_stop(self, n_bytes: int) -> int:
+        """Say how much may be sent before the connection is cut."""
+        fault, stop = self._fault, n_bytes
+        if fault.cut_after_bytes is not None:
+            stop = min(stop, fault.cut_after_bytes)
+        if fault.cut_at is not None and 0 <= fault.cut_at - self._from < stop and self._may_happen():
+            stop = fault.cut_at - self._from
+        return stop
+
+    def _may_happen(self) -> bool:
+        return self._fault.budget is None or self._fault.budget.take()
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the headers and what the fault lets through; ConnectionResetError if that is not all."""
@@ -167,9 +199,7 @@ class FaultyResponse(web.StreamResponse):
 
     def _next_bytes(self, stalled: bool) -> int:
         """Say how much to send before the next thing happens; 0 at the end."""
-        stops = [self._total_bytes]
-        if self._fault.cut_after_bytes is not None:
-            stops.append(self._fault.cut_after_bytes)
+        stops = [self._stop_bytes]
         if not stalled and self._fault.stall_after_bytes > self.sent_bytes:
             stops.append(self._fault.stall_after_bytes)
         chunk_bytes = min(_CHUNK_BYTES, max(1, int((self._fault.bytes_per_s or 1e12) / 20)))
@@ -183,6 +213,6 @@ class FaultyResponse(web.StreamResponse):
             with self._source.file.local.open("rb") as file:
                 data = bytearray(os.pread(file.fileno(), n_bytes, offset))
         flip = self._fault.flip_byte_at
-        if flip is not None and offset <= flip < offset + len(data):
+        if flip is not None and offset <= flip < offset + len(data) and self._may_happen():
             data[flip - offset] ^= 0xFF
         return bytes(data)
