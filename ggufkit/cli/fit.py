@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggufkit.cli.fit_gpus import device_lines, gpu_options, overfull_text
 from ggufkit.cli.fit_options import machine_options
-from ggufkit.cli.fit_tables import LEVELS, ORIGINS, SPEED_UNKNOWN
+from ggufkit.cli.fit_tables import LEVELS, ORIGINS, SPEED_UNKNOWN, show_comparison, show_repo
 from ggufkit.cli.inspect_text import parameters_text
 from ggufkit.cli.params import model_argument, output_options, source_option
 from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
@@ -16,15 +18,16 @@ from ggufkit.cli.speed_text import speed_lines
 from ggufkit.errors import NoSpaceError, printable
 
 if TYPE_CHECKING:
-    from ggufkit.fit.estimate import Term
-    from ggufkit.fit.profiles import Runtime, Wishes
-    from ggufkit.fit.rig import Rig
+    from ggufkit.fit.estimate import Offload, Term
+    from ggufkit.fit.profiles import Wishes
+    from ggufkit.fit.repack import Isa
     from ggufkit.verbs.fit import FitReport
-    from ggufkit.verbs.locate import LoadedModel
-    from ggufkit.verbs.several import Several
+    from ggufkit.verbs.fit_machines import Comparison
+    from ggufkit.verbs.fit_repo import RepoFit
 
 CACHE_TYPES = ("f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "bf16")
 CACHE_TYPE = click.Choice(CACHE_TYPES)
+ISAS = ("avx512", "avx2", "amx", "neon", "none")
 
 
 @click.command("fit", short_help="Say whether a model fits this machine.")
@@ -69,8 +72,11 @@ CACHE_TYPE = click.Choice(CACHE_TYPES)
 )
 @click.option("--kv-unified", is_flag=True, help="One cache for all parallel texts.")
 @click.option("--swa-full", is_flag=True, help="Sliding-window layers keep the whole context.")
+@gpu_options
 @click.option(
-    "--no-kv-offload", is_flag=True, help="Keep the cache in RAM; without a GPU it is there anyway."
+    "--isa",
+    type=click.Choice(ISAS),
+    help="The CPU's instruction set, by which weights are rearranged; left out, this CPU's.",
 )
 @click.option("--explain", is_flag=True, help="Print every term with its formula and its header keys.")
 @click.option("--check", is_flag=True, help="Exit with 8 when it does not fit in memory.")
@@ -86,10 +92,12 @@ def command(
     ctx_size: int | None,
     runtime: str | None,
     min_speed: float,
+    picture: Path | None,
+    force: bool,
     check: bool,
     explain: bool,
     source: str,
-    no_kv_offload: bool,
+    isa: Isa | None,
     **wishes: Any,
 ) -> None:
     """Say whether a model fits this machine.
@@ -100,7 +108,7 @@ def command(
       ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --ctx-size 32768 --cache-type-k q8_0 --cache-type-v q8_0
       ggufkit fit unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS --ram 192GiB --check
       ggufkit fit unsloth/DeepSeek-R1-GGUF --ram 256G --bandwidth 76.8G
-      ggufkit fit --machine z440-1ch --machine z440-4ch
+      ggufkit fit --machine z440-1ch --machine z440-4ch --plot machines.png
       ggufkit fit --ram 256G --runtime ollama@0.5 --explain
 
     Weights, KV cache and compute buffer are computed from the header, as llama.cpp has them in memory;
@@ -123,16 +131,30 @@ def command(
     """
     from ggufkit.fit.profiles import find_runtime, settings_for
     from ggufkit.verbs.fit import fit_model
+    from ggufkit.verbs.fit_machines import compare_machines
+    from ggufkit.verbs.fit_repo import fit_repo
     from ggufkit.verbs.locate import load_headers
+    from ggufkit.verbs.placing import isa_for
     from ggufkit.verbs.rigs import find_rigs
     from ggufkit.verbs.several import find_several
 
+    draw = _painter(out, picture, force=force)
     rigs = find_rigs(machines, ram_bytes=ram, bandwidth_bytes_per_s=bandwidth, disk_bytes_per_s=disk_speed)
     chosen = None if runtime is None else find_runtime(runtime)
-    wished = _wishes(**wishes)
+    wished = _wishes(isa=isa or isa_for(rigs[0]), **wishes)
     several = find_several(model, source=source, progress=out.progress())
     if several is not None:
-        _fit_several(out, several, rigs, ctx_size, wished, chosen, min_speed=min_speed, check=check)
+        fit = fit_repo(
+            several,
+            rigs,
+            context_tokens=ctx_size,
+            wishes=wished,
+            runtime=chosen,
+            usable_tokens_per_s=min_speed,
+            progress=out.progress(),
+        )
+        draw(fit)
+        show_repo(out, fit, check=check)
         return
     loaded = load_headers(model, source=source, progress=out.progress())
     if model is None:
@@ -144,47 +166,31 @@ def command(
         "runtime": chosen,
     }
     if len(rigs) > 1:
-        _compare(out, loaded, rigs, options, check=check)
+        comparison = compare_machines(loaded.headers, rigs, **options)
+        draw(comparison)
+        show_comparison(out, comparison, check=check)
         return
     report = fit_model(loaded.headers, rig=rigs[0], **options)
+    draw(report)
     _show(out, report, explain=explain)
     if check and not report.verdict.in_memory:
         raise _no_room(report)
 
 
-def _fit_several(
-    out: Out,
-    several: Several,
-    rigs: Sequence[Rig],
-    context_tokens: int | None,
-    wishes: Wishes,
-    runtime: Runtime | None,
-    *,
-    min_speed: float,
-    check: bool,
-) -> None:
-    from ggufkit.cli.fit_tables import show_repo
-    from ggufkit.verbs.fit_repo import fit_repo
+def _painter(
+    out: Out, picture: Path | None, *, force: bool
+) -> Callable[[RepoFit | Comparison | FitReport], None]:
+    """Return what draws the picture that was asked for, if one was; says at once if it can't be made."""
+    from ggufkit.verbs.plot import check_target, plot
 
-    fit = fit_repo(
-        several,
-        rigs,
-        context_tokens=context_tokens,
-        wishes=wishes,
-        runtime=runtime,
-        usable_tokens_per_s=min_speed,
-        progress=out.progress(),
-    )
-    show_repo(out, fit, check=check)
+    if picture is not None:
+        check_target(picture, force=force)
 
+    def draw(found: RepoFit | Comparison | FitReport) -> None:
+        if picture is not None:
+            out.say(f"picture: {plot(found, picture, force=force)}")
 
-def _compare(
-    out: Out, loaded: LoadedModel, rigs: Sequence[Rig], options: dict[str, Any], *, check: bool
-) -> None:
-    from ggufkit.cli.fit_tables import show_comparison
-    from ggufkit.verbs.fit_machines import compare_machines
-
-    show_comparison(out, compare_machines(loaded.headers, rigs, **options), check=check)
+    return draw
 
 
 def _wishes(
@@ -197,6 +203,8 @@ def _wishes(
     flash_attn: str,
     kv_unified: bool,
     swa_full: bool,
+    offload: Offload | None,
+    isa: Isa,
 ) -> Wishes:
     from ggufkit.fit.profiles import Wishes
 
@@ -209,6 +217,8 @@ def _wishes(
         swa_full=swa_full,
         cache_type_k=cache_type_k,
         cache_type_v=cache_type_v,
+        offload=offload,
+        isa=isa,
     )
 
 
@@ -225,7 +235,8 @@ def _show(out: Out, report: FitReport, *, explain: bool) -> None:
     for warning in report.warnings:
         out.warn(warning)
     terms = ["", *_explained(report)] if explain else []
-    parts = [_parts(report), *_growth(report), *terms]
+    gpus = device_lines(report.estimate, report.placement)
+    parts = [_parts(report), *gpus, *_growth(report), *terms]
     text = "\n".join([*_summary(report), "", *parts, "", _contexts(report), *_longest(report)])
     out.result(report, text, quiet=[report.verdict.level])
     for term in report.estimate.terms:
@@ -269,6 +280,8 @@ def _speed(report: FitReport) -> list[str]:
         return speed_lines(report.speed)
     if report.verdict.level in ("no", "unknown"):
         return []
+    if report.placement is not None:
+        return ["speed: not predicted with GPUs"]
     return [f"speed: {SPEED_UNKNOWN}"]
 
 
@@ -282,7 +295,9 @@ def _verdict(report: FitReport) -> str:
         whose = "the default" if report.runtime is None else f"the default of {report.runtime}"
         context += f" ({whose}; --ctx-size for another)"
     text = f"{LEVELS[verdict.level]}: takes {at_least}{_size(verdict.needed_bytes)} with {context}"
-    if verdict.level == "pages":
+    if verdict.short_gpus:
+        text += f"; {overfull_text(report)}"
+    elif verdict.level == "pages":
         text += f"; {verdict.weights_in_memory:.0%} of the weights stay in memory"
     return text
 
@@ -295,8 +310,10 @@ def _parts(report: FitReport) -> str:
     parts = {"kernel": reserve.kernel_bytes, "system": reserve.system_bytes}
     parts["compute buffers"] = reserve.compute_bytes
     aside = ", ".join(f"{name} {size_text(n_bytes)}" for name, n_bytes in parts.items() if n_bytes)
+    if report.placement is not None:
+        rows.append(("on all devices", _size(estimate.total_bytes), "", ""))
     rows += [
-        ("total", _size(estimate.total_bytes), "", ""),
+        ("total", _size(report.verdict.needed_bytes), "", "in RAM" if report.placement else ""),
         ("set aside", _size(reserve.total_bytes), "rule", aside),
         ("left" if left >= 0 else "short", _size(abs(left)), "", ""),
     ]
@@ -332,4 +349,5 @@ def _no_room(report: FitReport) -> NoSpaceError:
     needed, ram = _size(report.verdict.needed_bytes), _size(report.machine.ram_bytes)
     if report.verdict.level == "unknown":
         return NoSpaceError(printable(f"whether {name} fits is unknown: takes at least {needed} of {ram}"))
-    return NoSpaceError(printable(f"{name} {level}: takes {needed} of {ram}"), hint=hint)
+    taken = overfull_text(report) if report.verdict.short_gpus else f"takes {needed} of {ram}"
+    return NoSpaceError(printable(f"{name} {level}: {taken}"), hint=hint)

@@ -41,7 +41,9 @@ def isa_of(instruction_sets: Iterable[str], machine: str = "") -> Isa:
     for name, isa in (("AMX-INT8", "amx"), ("AVX-512", "avx512"), ("AVX2", "avx2")):
         if name in names:
             return isa  # type: ignore[return-value]
-    return "neon" if machine.lower() in ("aarch64", "arm64") else "none"
+    if machine.lower() in ("aarch64", "arm64"):
+        return "neon"
+    return "none" if names else "avx2"  # nobody says: as nearly all have
 
 
 def is_rearranged(tensor: TensorInfo, isa: Isa, *, as_output: bool = False) -> bool:

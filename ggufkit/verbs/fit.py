@@ -11,6 +11,7 @@ from ggufkit.fit.cells import CONTEXT_STEP_TOKENS
 from ggufkit.fit.estimate import FitSettings, MemoryEstimate
 from ggufkit.fit.machine import Machine, given_machine, this_machine
 from ggufkit.fit.memory import estimate_memory
+from ggufkit.fit.offload import settled
 from ggufkit.fit.outlook import ModelSpeed, speed_on, token_reads
 from ggufkit.fit.profiles import Runtime, Wishes, context_of, settings_for
 from ggufkit.fit.repack import rearranged_bytes
@@ -18,6 +19,7 @@ from ggufkit.fit.rig import Rig
 from ggufkit.fit.verdict import Level, Reserve, Verdict, judge, reserve_of
 from ggufkit.gguf.header import Header, TensorInfo
 from ggufkit.gguf.model import Kind, ModelInfo, model_info
+from ggufkit.verbs.placing import GpuPlacement, gpu_placement
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """The context when neither it nor a runtime is asked for: Ollama's without a large GPU (0.9 and later)."""
@@ -71,6 +73,8 @@ class FitReport:
     """Whether nobody asked for a certain context."""
     estimate: MemoryEstimate
     """What the model takes, term by term."""
+    placement: GpuPlacement | None
+    """What lies on which GPU, and what to type for it; None without GPUs."""
     verdict: Verdict
     """Whether it fits."""
     contexts: tuple[ContextFit, ...]
@@ -112,6 +116,7 @@ def fit_model(
     settings = replace(settings, context_tokens=tokens)
     fitting = _Fitting(info, tensors, machine, settings)
     estimate, verdict = fitting.at(settings)
+    automatic = settings.offload is not None and settings.offload.automatic
     longest = fitting.longest()
     return FitReport(
         name=name or headers[0].name,
@@ -124,10 +129,13 @@ def fit_model(
         runtime=None if runtime is None else _runtime_text(runtime),
         context_is_default=context_tokens is None,
         estimate=estimate,
+        placement=gpu_placement(info, tensors, estimate.settings, automatic=automatic),
         verdict=verdict,
         contexts=tuple(fitting.row(n) for n in _shown_contexts(info, tokens)),
         longest_context_tokens=longest,
-        speed=None if rig is None else speed_on(rig, token_reads(info, tensors, estimate), verdict),
+        speed=None
+        if rig is None or settings.offload
+        else speed_on(rig, token_reads(info, tensors, estimate), verdict),
         warnings=(*estimate.warnings, *_machine_warnings(machine, verdict)),
         advice=tuple(fitting.advice(verdict, longest)),
     )
@@ -184,7 +192,8 @@ class _Fitting:
         return reserve_of(self.machine, estimate.settings, estimate)
 
     def at(self, settings: FitSettings) -> tuple[MemoryEstimate, Verdict]:
-        estimate = estimate_memory(self.info, self.tensors, settings)
+        placed = settled(self.info, self.tensors, settings)
+        estimate = estimate_memory(self.info, self.tensors, placed)
         return estimate, judge(estimate, self.machine, self.reserve(estimate))
 
     def row(self, context_tokens: int) -> ContextFit:

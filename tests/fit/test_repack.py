@@ -91,6 +91,7 @@ def test_what_is_on_a_gpu_is_not_rearranged() -> None:
         ((), "aarch64", "neon"),
         ((), "arm64", "neon"),
         (("AVX",), "x86_64", "none"),
+        ((), "AMD64", "avx2"),
     ],
 )
 def test_the_cpu_is_known_by_its_instruction_sets(sets: tuple[str, ...], machine: str, isa: Isa) -> None:
