@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ggufkit.cli.adopted import adopt_options, adopted_text
 from ggufkit.cli.params import dry_run_option, output_options, source_option
 from ggufkit.cli.quants import quants_table
 from ggufkit.cli.render import Out, count_text, size_text, table
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--revision", metavar="REV", help="Branch, tag or commit.")
 @click.option("--local-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where it goes. [./NAME]")
 @click.option("--merge", is_flag=True, help="Put a split quant straight into one file.")
+@adopt_options
 @dry_run_option
 @output_options
 def command(
@@ -33,6 +35,8 @@ def command(
     revision: str | None,
     local_dir: Path | None,
     merge: bool,
+    adopt_dirs: tuple[Path, ...],
+    no_adopt: bool,
     dry_run: bool,
 ) -> None:
     """Get a quant from ModelScope or Hugging Face.
@@ -48,6 +52,9 @@ def command(
 
     Files go to ./NAME/<path in the repo>; what was pulled is recorded in NAME/.ggufkit.
 
+    What browsers, hf, modelscope and aria2 left of it there, in the hubs' caches and in the folders of
+    --adopt is taken over: whole files are linked, parts go on. Their files stay as they are.
+
     With --merge a split quant becomes one file on the way, NAME/<quant>.gguf: each byte is written once,
     at its final place, and every shard is proven all the same. ggufkit split --restore gives them back.
     """
@@ -59,7 +66,14 @@ def command(
     progress = out.progress()
     try:
         plan = plan_pull(
-            ref, quant=quant, source=source, revision=revision, local_dir=local_dir, progress=progress
+            ref,
+            quant=quant,
+            source=source,
+            revision=revision,
+            local_dir=local_dir,
+            adopt=not no_adopt,
+            adopt_dirs=adopt_dirs,
+            progress=progress,
         )
     except QuantError as error:
         out.say(quants_table(error.quants))
@@ -72,7 +86,7 @@ def command(
         return _show_plan(out, plan)
     out.say(
         f"{plan.repo.titles(plan.quant.files)}: {plan.quant.name}, {count_text(len(plan.files), 'file')}, "
-        f"{size_text(plan.total_bytes)} to {plan.root}"
+        f"{size_text(plan.total_bytes)} to {plan.root}{adopted_text(plan.files)}"
     )
     _show_report(out, pull(plan, progress))
     return None
@@ -81,6 +95,7 @@ def command(
 def _show_plan(out: Out, plan: PullPlan) -> None:
     rows = [(size_text(f.size_bytes), f.state, f.target) for f in plan.files]
     text = table(("SIZE", "ACTION", "FILE"), rows, right=[0])
+    text += adopted_text(plan.files)
     text += f"\n{size_text(plan.needed_bytes)} to fetch, {size_text(plan.free_bytes)} free"
     document = {
         "repo_id": plan.repo.ref.repo_id,
@@ -92,6 +107,7 @@ def _show_plan(out: Out, plan: PullPlan) -> None:
         "files": plan.files,
         "total_bytes": plan.total_bytes,
         "needed_bytes": plan.needed_bytes,
+        "copied_bytes": plan.copied_bytes,
         "free_bytes": plan.free_bytes,
     }
     out.say("[dry run] nothing is written")
@@ -100,7 +116,7 @@ def _show_plan(out: Out, plan: PullPlan) -> None:
 
 def _show_report(out: Out, report: PullReport) -> None:
     states = [f.state for f in report.files]
-    words = {"kept": "kept", "resume": "resumed", "download": "downloaded"}
+    words = {"kept": "kept", "adopt": "adopted", "resume": "resumed", "download": "downloaded"}
     done = ", ".join(f"{states.count(s)} {word}" for s, word in words.items() if s in states)
     checked = "SHA-256 checked"
     if report.n_unproven:

@@ -41,7 +41,7 @@ def pull_into_one(out: Out, pull: PullPlan, progress: Progress, *, dry_run: bool
 def plan_text(plan: MergedPlan) -> str:
     """Return the plan for people."""
     rows: list[tuple[object, ...]] = [
-        (size_text(f.size_bytes), "copy" if f.state == "kept" else "fetch", f.path)
+        (size_text(f.size_bytes), "copy" if f.here else "fetch", f.path)
         for f in plan.pull.files
         if plan.state != "kept"
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,9 +17,12 @@ from ggufkit.hubs.quants import Quant
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
+from ggufkit.transfer.filesystem import check_target, probe
 from ggufkit.transfer.http import Http
 from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import Proof
+from ggufkit.verbs.adopt import Adoption, adopting, link_whole, plan_adoption
+from ggufkit.verbs.leftovers import Places
 from ggufkit.verbs.listing import Repo, open_repo
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.pinned import check_nothing_else_is_asked, open_pinned, remarks_on_pinned
@@ -27,7 +31,7 @@ from ggufkit.verbs.record import Record, digests, journal_path, remember_last, w
 RESERVE_BYTES = 64 << 20
 """Room to be left on the disk: journals, records, what the file system needs for itself."""
 
-State = Literal["kept", "resume", "download"]
+State = Literal["kept", "adopt", "resume", "download"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,23 @@ class PulledFile:
     sha256: str | None
     """The published digest."""
     state: State
-    """Whether it is there already, partly there, or not."""
+    """Whether it is there already, lies elsewhere, is partly there, or not."""
     resumed_bytes: int
     """How much of it an earlier run left."""
+    adopted: Adoption | None = None
+    """What another program left of it, which is taken over."""
+
+    @property
+    def here(self) -> Path | None:
+        """The file on this machine that has all its bytes, proven; None when there is none."""
+        return self.target if self.state == "kept" else self.adopted.whole if self.adopted else None
+
+    @property
+    def missing_bytes(self) -> int:
+        """How much of it is to be fetched."""
+        if self.state == "kept":
+            return 0
+        return self.size_bytes - self.resumed_bytes - (self.adopted.n_bytes if self.adopted else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +98,12 @@ class PullPlan:
     @property
     def needed_bytes(self) -> int:
         """Bytes that are still to be fetched."""
-        return sum(f.size_bytes - f.resumed_bytes for f in self.files if f.state != "kept")
+        return sum(f.missing_bytes for f in self.files)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes that other programs left and that are copied: room is needed for them too."""
+        return sum(f.adopted.copied_bytes for f in self.files if f.adopted is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +139,14 @@ def plan_pull(
     source: str = "auto",
     revision: str | None = None,
     local_dir: Path | None = None,
+    adopt: bool = True,
+    adopt_dirs: Sequence[Path] = (),
     progress: Progress = SILENT,
 ) -> PullPlan:
     """List the repo, pick the quant, and look at what of it is there.
+
+    What browsers, the hubs' own clients and aria2 left of it in the target folder, in the hubs' caches and
+    in `adopt_dirs` is taken over, unless `adopt` is False.
 
     `ref` may be a manifest (a file, or the name of a shipped one), which fixes repo, quant and digests.
     Raises NotFoundError (QuantError with the table for an unknown or ambiguous quant), AccessError,
@@ -132,7 +160,9 @@ def plan_pull(
         check_nothing_else_is_asked(manifest, quant, revision)
         repo, picked = open_pinned(manifest, source=source, progress=progress)
     root = local_dir if local_dir is not None else Path(repo.ref.repo_id.rpartition("/")[2])
-    files = tuple(_look_at(repo, root, file, progress) for file in picked.files)
+    check_target(root, [(file.path, file.size_bytes) for file in picked.files])
+    places = Places(repo.ref.repo_id, root, adopt_dirs) if adopt else None
+    files = tuple(_look_at(repo, root, file, places, progress) for file in picked.files)
     return PullPlan(repo, picked, root, files, free_bytes(root), manifest)
 
 
@@ -144,12 +174,13 @@ def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
     """
     began = time.monotonic()
     _check_room(plan)
+    probe(plan.root, [(f.path, f.size_bytes) for f in plan.files if f.state != "kept"])
     remember_last(record_pull(plan))
     for file in plan.files:
         if file.state == "kept":  # a run killed after the last rename leaves its notes
             Journal(journal_path(plan.root, file.target), "").forget()
     if any(f.state != "kept" for f in plan.files):
-        done = plan.total_bytes - plan.needed_bytes
+        done = plan.total_bytes - plan.needed_bytes - plan.copied_bytes
         progress.start(f"pulling {plan.quant.stem}", plan.total_bytes, done)
         try:
             _fetch_all(plan, progress)
@@ -159,17 +190,23 @@ def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
     return _report(plan, time.monotonic() - began)
 
 
-def _look_at(repo: Repo, root: Path, file: RemoteFile, progress: Progress) -> PulledFile:
+def _look_at(
+    repo: Repo, root: Path, file: RemoteFile, places: Places | None, progress: Progress
+) -> PulledFile:
     """Find out whether a file is there, by its remembered digest or else by reading it."""
     target = root / file.path
     state: State = "download"
-    resumed = 0
+    resumed, adopted = 0, None
     if target.is_file() and target.stat().st_size == file.size_bytes and _is_proven(target, file, progress):
         state = "kept"
     else:
-        resumed = resumable_bytes(_job(repo, root, target, file, Http(), progress))
-        state = "resume" if resumed else "download"
-    return PulledFile(file.path, target, file.size_bytes, file.sha256, state, resumed)
+        job = _job(repo, root, target, file, Http(), progress)
+        resumed = resumable_bytes(job)
+        adopted = plan_adoption(places, file, job, progress) if places is not None else None
+        state = "resume" if resumed or adopted else "download"
+        if adopted is not None and adopted.whole:
+            state, resumed = "adopt", 0
+    return PulledFile(file.path, target, file.size_bytes, file.sha256, state, resumed, adopted)
 
 
 def _is_proven(target: Path, file: RemoteFile, progress: Progress) -> bool:
@@ -194,13 +231,17 @@ def _job(repo: Repo, root: Path, target: Path, file: RemoteFile, http: Http, pro
 
 def _fetch_all(plan: PullPlan, progress: Progress) -> None:
     with Http() as http:
-        for pulled, file in zip(plan.files, plan.quant.files, strict=True):
-            if pulled.state == "kept":
+        files = [(p, f) for p, f in zip(plan.files, plan.quant.files, strict=True) if p.state != "kept"]
+        jobs = [_job(plan.repo, plan.root, p.target, f, http, progress) for p, f in files]
+        found = [(p.adopted, job) for (p, _), job in zip(files, jobs, strict=True) if p.adopted is not None]
+        linked = link_whole(plan.root, found, progress)
+        for (pulled, _), job in zip(files, jobs, strict=True):
+            if pulled.target in linked:
                 continue
             if _came_meanwhile(pulled):
-                progress.advance(pulled.size_bytes - pulled.resumed_bytes)
-                continue
-            _fetch(_job(plan.repo, plan.root, pulled.target, file, http, progress), progress)
+                progress.advance(pulled.missing_bytes)
+            else:
+                _fetch(job, pulled.adopted, progress)
 
 
 def _came_meanwhile(file: PulledFile) -> bool:
@@ -210,20 +251,26 @@ def _came_meanwhile(file: PulledFile) -> bool:
     return digests().digest(file.target) == file.sha256
 
 
-def _fetch(job: Job, progress: Progress) -> None:
+def _fetch(job: Job, adopted: Adoption | None, progress: Progress) -> None:
+    """Fetch a file, or what is missing of it; without what was adopted, when that turns out to be wrong."""
+    with_adopted = adopting(job, adopted, progress) if adopted is not None else job
     try:
-        report = write(job, progress)
+        report = write(with_adopted, progress)
     except IntegrityError as error:
-        hint = "the same command fetches this file again; if it happens twice, try another --source"
-        raise IntegrityError(error.message, hint=hint) from error
+        if adopted is None:
+            hint = "the same command fetches this file again; if it happens twice, try another --source"
+            raise IntegrityError(error.message, hint=hint) from error
+        progress.note(f"{job.target.name}: what was there already is wrong; fetching it without")
+        return _fetch(job, None, progress)
     digests().put(job.target, report.digests[job.proofs[0].name])
+    return None
 
 
 def _check_room(plan: PullPlan) -> None:
-    need = plan.needed_bytes
+    need = plan.needed_bytes + plan.copied_bytes
     if need and need + RESERVE_BYTES > plan.free_bytes:
         have = f"{plan.free_bytes / 2**30:.1f} GiB"
-        message = f"{plan.root}: {need / 2**30:.1f} GiB to fetch, {have} free on this disk"
+        message = f"{plan.root}: {need / 2**30:.1f} GiB to write, {have} free on this disk"
         raise NoSpaceError(message, hint="make room, or name another disk with --local-dir")
 
 
