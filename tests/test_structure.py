@@ -33,6 +33,7 @@ ONLY_IN = {
     "aiohttp": {"server"},
     "urllib3": {"transfer"},
     "gguf": {"gguf"},
+    "matplotlib": {"verbs"},
 }
 PURE = ("gguf", "fit")
 IMPURE = {"socket", "urllib", "http", "subprocess", "requests"}

@@ -15,7 +15,7 @@ from ggufkit.cli.inspect_text import parameters_text
 from ggufkit.cli.params import model_argument, output_options, source_option
 from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
 from ggufkit.cli.speed_text import speed_lines
-from ggufkit.errors import NoSpaceError, printable
+from ggufkit.errors import NoSpaceError, UsageError, printable
 
 if TYPE_CHECKING:
     from ggufkit.fit.estimate import Offload, Term
@@ -91,6 +91,7 @@ def command(
     disk_speed: int | None,
     ctx_size: int | None,
     runtime: str | None,
+    calibrate: str | None,
     min_speed: float,
     picture: Path | None,
     force: bool,
@@ -109,6 +110,7 @@ def command(
       ggufkit fit unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS --ram 192GiB --check
       ggufkit fit unsloth/DeepSeek-R1-GGUF --ram 256G --bandwidth 76.8G
       ggufkit fit --machine z440-1ch --machine z440-4ch --plot machines.png
+      ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --calibrate 1.83
       ggufkit fit --ram 256G --runtime ollama@0.5 --explain
 
     Weights, KV cache and compute buffer are computed from the header, as llama.cpp has them in memory;
@@ -118,7 +120,8 @@ def command(
     than Q8_0's. --ram 256G is 256 GiB, as memory is sold.
 
     Speed is a range: from the bytes that a token reads, and how fast memory gives them. That is known
-    once ggufkit machine has measured it, or --bandwidth or --machine says it.
+    once ggufkit machine has measured it, or --bandwidth or --machine says it; one run on this machine,
+    told with --calibrate, narrows it for all models to come.
 
     \b
     fits            and leaves what should be set aside
@@ -130,6 +133,8 @@ def command(
     shown; and for the compute buffer of architectures for which it is not or only roughly known.
     """
     from ggufkit.fit.profiles import find_runtime, settings_for
+    from ggufkit.verbs.calibrate import FORGET, forget
+    from ggufkit.verbs.calibrate import calibrate as learn
     from ggufkit.verbs.fit import fit_model
     from ggufkit.verbs.fit_machines import compare_machines
     from ggufkit.verbs.fit_repo import fit_repo
@@ -138,11 +143,16 @@ def command(
     from ggufkit.verbs.rigs import find_rigs
     from ggufkit.verbs.several import find_several
 
+    if calibrate == FORGET:
+        forget()
+        calibrate = None
     draw = _painter(out, picture, force=force)
     rigs = find_rigs(machines, ram_bytes=ram, bandwidth_bytes_per_s=bandwidth, disk_bytes_per_s=disk_speed)
     chosen = None if runtime is None else find_runtime(runtime)
     wished = _wishes(isa=isa or isa_for(rigs[0]), **wishes)
     several = find_several(model, source=source, progress=out.progress())
+    if calibrate is not None and (several is not None or len(rigs) > 1):
+        raise UsageError("--calibrate is for one model on this machine", hint="name the quant that was run")
     if several is not None:
         fit = fit_repo(
             several,
@@ -171,6 +181,9 @@ def command(
         show_comparison(out, comparison, check=check)
         return
     report = fit_model(loaded.headers, rig=rigs[0], **options)
+    if calibrate is not None:
+        rig = learn(rigs[0], loaded.headers, report, calibrate)
+        report = fit_model(loaded.headers, rig=rig, **options)
     draw(report)
     _show(out, report, explain=explain)
     if check and not report.verdict.in_memory:

@@ -15,6 +15,7 @@ BANDWIDTH_SOURCES = {
     "channels": "of this machine's filled channels",
     "maker": "the maker's number for this chip",
     "profile": "of the profile",
+    "run": "what the calibrating run comes to",
 }
 
 

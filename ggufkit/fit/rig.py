@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ggufkit.fit.machine import Machine, given_machine
 from ggufkit.fit.machines import MachineProfile, ProfileGpu, Sourced
-from ggufkit.fit.speed import Run
+from ggufkit.fit.speed import Run, bandwidth_of_run
 
-BandwidthSource = Literal["given", "measured here", "channels", "maker", "profile"]
+BandwidthSource = Literal["given", "measured here", "channels", "maker", "profile", "run"]
 
 THIS_MACHINE = "this machine"
 READ_SHARE = 0.85
@@ -26,7 +26,8 @@ class Bandwidths:
     """Theoretical bandwidth of all sockets, or what stands for it."""
     source: BandwidthSource
     """Who says so: `given` by the user; `measured here`: measured and remembered, then divided by
-    READ_SHARE; `channels`: of the modules that the firmware lists; `maker`: soldered memory; `profile`."""
+    READ_SHARE; `channels`: of the modules that the firmware lists; `maker`: soldered memory; `profile`;
+    `run`: what the known run comes to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,14 @@ def rig_of(profile: MachineProfile, *, ram_bytes: int | None = None) -> Rig:
         price_usd=profile.price_usd,
         power_w=profile.power_w,
     )
+
+
+def calibrated(rig: Rig, known: KnownRun) -> Rig:
+    """Return `rig` with a run that is known of it, which tells the bandwidth where nobody else does."""
+    bandwidth = rig.bandwidth
+    if bandwidth is None:
+        bandwidth = Bandwidths(bandwidth_of_run(rig.family, known.run, rig.n_sockets), "run")
+    return replace(rig, known_run=known, bandwidth=bandwidth)
 
 
 def bandwidth_here(known: Bandwidths | None, read_bytes_per_s: float | None) -> Bandwidths | None:

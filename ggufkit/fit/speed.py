@@ -181,6 +181,14 @@ def calibrated_speed(
     )
 
 
+def bandwidth_of_run(family: str, run: Run, n_sockets: int = 1) -> float:
+    """Return the theoretical bandwidth with which the family's formula gives the run's speed."""
+    speed = family_speed(family, n_sockets)
+    read_s = max(1 / run.tokens_per_s - speed.overhead_s, 0.1 / run.tokens_per_s)
+    counted = run.active_bytes_per_token / (speed.efficiency * read_s)
+    return counted / counted_bandwidth(family, 1.0, n_sockets)
+
+
 def speed_range(
     speed: FamilySpeed, bandwidth_bytes_per_s: float, active_bytes: float, low_factor: float = 1.0
 ) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ggufkit.errors import FormatError, NotFoundError, UsageError
+from ggufkit.errors import NotFoundError
 from ggufkit.fit.channels import find_channels
 from ggufkit.fit.cpus import Cpu, memory_controller, soldered_bandwidth, speed_family
 from ggufkit.fit.machine import (
@@ -24,7 +24,7 @@ from ggufkit.fit.machine import (
     this_machine,
 )
 from ggufkit.fit.machines import GIB
-from ggufkit.fit.rig import THIS_MACHINE, Bandwidths, KnownRun, Rig, bandwidth_here, rig_of
+from ggufkit.fit.rig import THIS_MACHINE, Bandwidths, KnownRun, Rig, bandwidth_here, calibrated, rig_of
 from ggufkit.fit.speed import Run
 from ggufkit.folders import state_folder
 from ggufkit.transfer.disk import write_atomic
@@ -72,15 +72,15 @@ def _profile_rig(name: str, ram_bytes: int | None) -> Rig:
 def _this_rig(ram_bytes: int | None, root: Path = Path("/")) -> Rig:
     cpu = read_cpu(root)
     known = remembered(cpu, root)
-    return Rig(
+    rig = Rig(
         name=THIS_MACHINE,
         title=cpu.name or "of unknown make",
         memory=this_machine(root) if ram_bytes is None else given_machine(ram_bytes),
         family=speed_family(cpu),
         n_sockets=cpu.n_sockets,
         bandwidth=bandwidth_here(_theoretical(cpu, root), known.read_bytes_per_s),
-        known_run=known.run,
     )
+    return rig if known.run is None else calibrated(rig, known.run)
 
 
 def _theoretical(cpu: Cpu, root: Path) -> Bandwidths | None:
@@ -161,27 +161,3 @@ def _key(cpu: Cpu, root: Path) -> str:
 
 def _file() -> Path:
     return state_folder() / "machines.json"
-
-
-def run_speed(text: str) -> float:
-    """Return the tokens/s that `text` is, or that the result file of that name holds.
-
-    Raises UsageError for a number that is none, or a file of several models; what `read_result` raises.
-    """
-    from ggufkit.bench.file import read_result
-
-    try:
-        speed = float(text)
-    except ValueError:
-        pass
-    else:
-        if not 0 < speed < 1e6:
-            raise UsageError(f"--calibrate {text}: no speed", hint="tokens/s, e.g. --calibrate 1.83")
-        return speed
-    result = read_result(Path(text))
-    speeds = [m.summary.server_generation or m.summary.generation for m in result.models]
-    if len(speeds) != 1:
-        raise UsageError(f"{text} is of {len(speeds)} models", hint="say the speed: --calibrate 1.83")
-    if speeds[0] is None or not speeds[0].median > 0:
-        raise FormatError(text, "holds no speed of generation", hint="say the speed: --calibrate 1.83")
-    return speeds[0].median

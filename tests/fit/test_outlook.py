@@ -18,7 +18,7 @@ from ggufkit.gguf.model import model_info
 from tests.fit.facts import truth_header
 
 GIB = 1 << 30
-OLD_R1, MLA_R1, LLAMA = "deepseek-r1-671b-old-ud-iq2xxs", "deepseek-r1-671b-mla-ud-iq2xxs", "llama31-8b-q4k"
+OLD_R1, MLA_R1, LLAMA = "deepseek-r1-671b-old-ud-iq2xxs", "deepseek-r1-671b-mla-ud-iq2xxs", "llama3.1-8b-q4km"
 FITS = Verdict("fits", 10 * GIB, 10 * GIB, 1.0)
 DENSE = TokenReads(10_000_000_000, 0, moe=False, slow_share=0.0)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufkit.errors import FormatError, NotFoundError, UsageError
+from ggufkit.errors import NotFoundError
 from ggufkit.fit.bandwidth import Bandwidth
 from ggufkit.fit.machine import read_cpu, this_machine
 from ggufkit.fit.rig import READ_SHARE, Bandwidths, KnownRun
@@ -22,7 +22,6 @@ from ggufkit.verbs.rigs import (
     remember_bandwidth,
     remember_run,
     remembered,
-    run_speed,
 )
 
 GIB = 1 << 30
@@ -103,16 +102,3 @@ def test_machine_remembers_what_it_measured(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(machine_module, "measure_bandwidth", lambda *_: Bandwidth(99e9, 0.5, 2, 1 << 20))
     describe_machine()
     assert remembered(CPU) == Remembered(20e9)  # a noisy measurement is none
-
-
-def test_a_speed_is_a_number_or_a_file(tmp_path: Path) -> None:
-    assert run_speed("1.83") == 1.83
-    for text in ("0", "-1", "inf", "nan"):
-        with pytest.raises(UsageError, match="no speed"):
-            run_speed(text)
-    with pytest.raises(NotFoundError):
-        run_speed("gone.json")
-    file = tmp_path / "x.json"
-    file.write_text("{}")
-    with pytest.raises(FormatError):
-        run_speed(str(file))
