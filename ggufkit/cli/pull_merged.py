@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ggufkit.verbs.pull import PullPlan
     from ggufkit.verbs.pull_merged import MergedPlan, MergedReport
 
-SAID = {"kept": "there already", "resume": "resumed", "download": "downloaded"}
+SAID = {"kept": "there already", "adopt": "taken over", "resume": "resumed", "download": "downloaded"}
 
 
 def pull_into_one(out: Out, pull: PullPlan, progress: Progress, *, dry_run: bool) -> bool:
@@ -74,10 +74,10 @@ def report_text(report: MergedReport) -> str:
     checked = "SHA-256 of every shard checked"
     if report.n_unproven:
         checked = f"{report.n_unproven} without a published digest"
-    n_kept = sum(s.state == "kept" for s in report.shards)
+    n_here = sum(s.here is not None for s in report.shards)
     done = SAID[report.state]
-    if n_kept and report.state != "kept":
-        done += f", {n_kept} of the shards copied from {report.shards[0].target.parent}"
+    if n_here and report.state != "kept":
+        done += f", {n_here} of the shards copied from this machine"
     shards = count_text(len(report.shards), "shard")
     text = f"{report.output}: {size_text(report.n_bytes)} from {shards} ({done}), {checked}"
     return f"{text}\nsha256: {report.sha256}"

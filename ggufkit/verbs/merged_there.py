@@ -52,10 +52,11 @@ def is_recorded(pull: PullPlan) -> bool:
     )
 
 
-def is_proven(pull: PullPlan, target: Path, merged: Merged, progress: Progress) -> bool:
-    """Say whether the file that is there holds the published shards (a run was killed before it said so).
+def is_proven(pull: PullPlan, place: Path, target: Path, merged: Merged, progress: Progress) -> bool:
+    """Say whether the file `target` holds the published shards (a run was killed before it said so).
 
-    Our own of an earlier version is replaced; raises TargetExistsError for what is not ours.
+    `place` is the name that the records have for it. Our own of an earlier version is replaced; raises
+    TargetExistsError for what is not ours.
     """
     if target.is_file() and _may_hold(target, merged.layout):
         progress.start(f"checking {target.name}, which is there already", merged.layout.n_bytes)
@@ -64,7 +65,7 @@ def is_proven(pull: PullPlan, target: Path, merged: Merged, progress: Progress) 
                 return True
         finally:
             progress.finish()
-    if merged_record(pull, target) is not None:
+    if merged_record(pull, place) is not None:
         return False
     message = f"{target} is there and was not made by pulling these shards"
     raise TargetExistsError(message, hint="remove or rename it, or name another folder with --local-dir")

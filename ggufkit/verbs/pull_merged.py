@@ -46,8 +46,10 @@ class MergedPlan:
 
     pull: PullPlan
     """The shards, as the hub lists them, and which of them are here already."""
+    place: Path
+    """The merged file's name beside the records."""
     output: Path
-    """The file to be written."""
+    """The file to be written: the same, or where it grows on another disk."""
     header: Header
     """The merged file's header."""
     merged: Merged | None
@@ -93,7 +95,7 @@ class MergedReport:
     state: State
     """What had to be done for it."""
     shards: tuple[PulledFile, ...]
-    """The shards that went into it; `kept` ones were copied from this disk."""
+    """The shards that went into it; those that are `here` were copied from there."""
     fetched_bytes: int
     """Bytes of tensor data that this run fetched; the headers come on top."""
     n_unproven: int
@@ -105,19 +107,23 @@ class MergedReport:
 
 
 def plan_pull_merged(
-    pull: PullPlan, *, output: Path | None = None, progress: Progress = SILENT
+    pull: PullPlan, *, grow_in: Path | None = None, progress: Progress = SILENT
 ) -> MergedPlan:
     """Read the shards' headers, check the set, and look at what of the merged file is there.
 
-    The file goes beside the shards' folder unless `output` names a place for it. Raises FormatError for
-    shards that are no sound set, TargetExistsError when something else has the file's name.
+    The file goes beside the shards' folder; it grows in the folder `grow_in`, if that is given and the file
+    is not there yet. Raises FormatError for shards that are no sound set, TargetExistsError when something
+    else has the file's name.
     """
-    target = output or default_target(pull)
-    if is_done(pull, target, progress):
-        return MergedPlan(pull, target, open_header(target), None, "kept", 0, free_bytes(target.parent))
-    merged = _lay_out(pull, target, progress)
-    plan = MergedPlan(pull, target, merged.header, merged, "download", 0, free_bytes(target.parent))
-    if target.exists() and is_proven(pull, target, merged, progress):
+    place = default_target(pull)
+    if is_done(pull, place, progress):
+        return MergedPlan(pull, place, place, open_header(place), None, "kept", 0, free_bytes(place.parent))
+    merged = _lay_out(pull, place, progress)
+    elsewhere = grow_in is not None and (place.is_symlink() or not place.exists())
+    output = grow_in / place.name if grow_in is not None and elsewhere else place
+    free = free_bytes(output.parent)
+    plan = MergedPlan(pull, place, output, merged.header, merged, "download", 0, free)
+    if output.exists() and is_proven(pull, place, output, merged, progress):
         return replace(plan, state="kept")
     with Http() as http:
         resumed = resumable_bytes(_job(plan, merged, http, progress))
@@ -212,7 +218,7 @@ class _HeldShard:
 
 def _sources(pull: PullPlan, http: Http, progress: Progress) -> list[Readable]:
     return [
-        _HeldShard(file, pulled.target) if pulled.state == "kept" else pull.repo.source(file, http, progress)
+        _HeldShard(file, pulled.here) if pulled.here else pull.repo.source(file, http, progress)
         for pulled, file in zip(pull.files, pull.quant.files, strict=True)
     ]
 
@@ -227,7 +233,7 @@ def _proofs(plan: MergedPlan, layout: Layout) -> tuple[Proof, ...]:
     """Return the proofs of the merged file, and of every shard that comes from a hub with a digest."""
     proofs = [Proof(MERGED, ((0, layout.n_bytes),), None)]
     for i, pulled in enumerate(plan.pull.files):
-        if pulled.sha256 is not None and pulled.state != "kept":
+        if pulled.sha256 is not None and pulled.here is None:
             proofs.append(_shard_proof(plan, layout, i))
     return tuple(proofs)
 
@@ -270,12 +276,9 @@ def _record_begun(plan: MergedPlan, sha256: str | None) -> None:
 
 def _record_merged(plan: MergedPlan, sha256: str | None) -> None:
     root = plan.pull.root
-    local = plan.output.absolute()
-    if not local.is_relative_to(root.absolute()):
-        return
-    path = local.relative_to(root.absolute()).as_posix()
+    path = plan.place.absolute().relative_to(root.absolute()).as_posix()
     file = ManifestFile(path, plan.n_bytes, sha256, None)
-    write_record(root, Manifest(plan.output.stem, plan.pull.quant.name, (file,), ()), merged=True)
+    write_record(root, Manifest(plan.place.stem, plan.pull.quant.name, (file,), ()), merged=True)
 
 
 def _write(plan: MergedPlan, job: Job, progress: Progress) -> str:
@@ -294,7 +297,7 @@ def _write(plan: MergedPlan, job: Job, progress: Progress) -> str:
 def _bytes_to_fetch(plan: MergedPlan, job: Job) -> int:
     """Return how many bytes of the merged file are on the hub and not here."""
     journal = Journal(job.journal, job.identity)
-    remote = {i for i, pulled in enumerate(plan.pull.files) if pulled.state != "kept"}
+    remote = {i for i, pulled in enumerate(plan.pull.files) if pulled.here is None}
     spans = [
         (position, position + segment.n_bytes)
         for position, segment in job.layout.placed()
