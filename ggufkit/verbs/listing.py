@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ggufkit.errors import GgufkitError, IntegrityError, NotFoundError, UsageError
 from ggufkit.hubs.asking import Holding, ask_places
 from ggufkit.hubs.compare import alike, differences
+from ggufkit.hubs.endpoints import title_of
 from ggufkit.hubs.hub import Hub, HubName, Listing, RemoteFile, RepoRef, parse_ref
 from ggufkit.hubs.manifest import ManifestSource
 from ggufkit.hubs.places import places_to_ask
 from ggufkit.hubs.quants import Quant, QuantError, find_quants, pick_quant
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.http import Http
+from ggufkit.transfer.several import CONNECTIONS, Several
 from ggufkit.transfer.sources import HubSource
+from ggufkit.transfer.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What one place brought."""
+
+    source: str
+    """The word for it behind `--source`."""
+    title: str
+    """What people call it."""
+    n_bytes: int
+    """Bytes that came from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +40,10 @@ class Repo:
     """What was asked for."""
     holdings: tuple[Holding, ...]
     """The places that have it, the most believed first; some may be asked for their digests only."""
+    connections: int = CONNECTIONS
+    """Streams at a time."""
+    tally: Tally = field(default_factory=Tally, repr=False, compare=False)
+    """What each place brought, and how it behaves, over all files."""
 
     @property
     def serving(self) -> tuple[Holding, ...]:
@@ -70,19 +89,25 @@ class Repo:
         assert refusal is not None
         raise refusal
 
-    def source(self, file: RemoteFile, http: Http, progress: Progress = SILENT) -> HubSource:
-        """Return where a listed file's bytes come from.
+    def source(self, file: RemoteFile, http: Http, progress: Progress = SILENT) -> Several:
+        """Return where a listed file's bytes come from: all places that have these very bytes.
 
         Raises NotFoundError or IntegrityError when no place that serves has this very file.
         """
         holders = self._holders(file)
         if not holders:
             raise self._nobody(file)
-        sources = [
+        sources = tuple(
             HubSource(holding.hub, self.ref.repo_id, replace(listed, sha256=file.sha256), http, progress)
             for holding, listed in holders
-        ]
-        return sources[0]
+        )
+        return Several(sources, self.connections, progress, self.tally)
+
+    def served(self) -> tuple[Served, ...]:
+        """Return which places have brought bytes, and how many."""
+        brought = self.tally.served
+        found = [(one, brought.get(title_of(one.hub.name, one.hub.endpoint), 0)) for one in self.serving]
+        return tuple(Served(one.place.word, one.place.title, n_bytes) for one, n_bytes in found if n_bytes)
 
     def origins(self, files: Sequence[RemoteFile]) -> tuple[ManifestSource, ...]:
         """Return the repos that serve every one of `files`, the first one first."""

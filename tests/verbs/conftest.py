@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ggufkit.transfer.stream import StreamError
+from ggufkit.transfer.tally import Standing
 from tests.support.hub import TestHub, run_hub
 from tests.verbs.published import publish
 
@@ -43,7 +45,18 @@ def hub(tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let the transfer room sleep not, but note how long it would have."""
+    """Let the transfer room wait not between its tries, but note how long it would have."""
     seconds: list[float] = []
+    honest = Standing.failed
+
+    def failed(self: Standing, error: StreamError, began_s: float) -> float:
+        failures = self.failures
+        wait_s = honest(self, error, began_s)
+        self.free_s = 0.0
+        if self.failures > failures and wait_s:
+            seconds.append(wait_s)
+        return wait_s
+
+    monkeypatch.setattr(Standing, "failed", failed)
     monkeypatch.setattr("ggufkit.transfer.sources.time.sleep", seconds.append)
     return seconds

@@ -129,7 +129,7 @@ def test_an_interruption_ends_within_a_second_and_says_how_to_go_on(
     assert lines[-2:] == ["error: interrupted", "hint: the same command goes on from here"]
     assert not [line for line in lines if "Traceback" in line]
     if when == "transfer":
-        kept = [p.stat().st_size for p in work.rglob("*.part")]
+        kept = [p.stat().st_blocks * 512 for p in work.rglob("*.part")]  # it has holes: several streams
         assert len(kept) == 1 and kept[0] > 1 << 19
     hub.forget()
     assert zygote.run(work, *PULL) == 0

@@ -276,5 +276,5 @@ def test_a_file_whose_digest_nobody_knows_comes_from_one_place(hubs: Hubs) -> No
     repo = open_repo(REPO_ID, source=f"hf,{mirror.url}")
     with Http() as http:
         for file in repo.pick(None).files:
-            source = repo.source(file, http)
+            (source,) = repo.source(file, http).sources
             assert file.sha256 is None and source.hub.endpoint == hubs.hf.url
