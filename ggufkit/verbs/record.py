@@ -87,13 +87,18 @@ def write_record(root: Path, manifest: Manifest, *, merged: bool = False) -> Rec
     """Record a pulled set (or a merged file) below `root`."""
     folder = root / RECORD_FOLDER / MERGED_FOLDER if merged else root / RECORD_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    for stray in folder.glob(".ggufkit-*.tmp"):  # write_atomic's, of a run that was killed
-        with contextlib.suppress(OSError):
-            if time.time() - stray.stat().st_mtime > STRAY_S:
-                stray.unlink()
+    _remove_strays(folder)
     file = folder / f"{safe_name(manifest.name)}.json"
     write_atomic(file, to_json(manifest).encode())
     return Record(root, file, manifest)
+
+
+def _remove_strays(folder: Path) -> None:
+    """Remove what `write_atomic` left of runs that were killed, once it is surely nobody's."""
+    for stray in folder.glob(".ggufkit-*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - stray.stat().st_mtime > STRAY_S:
+                stray.unlink()
 
 
 def keep_headers(root: Path, name: str, kept: Mapping[str, bytes]) -> None:
@@ -104,6 +109,7 @@ def keep_headers(root: Path, name: str, kept: Mapping[str, bytes]) -> None:
     """
     folder = _headers_folder(root, name)
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_strays(folder)
     for file, data in kept.items():
         write_atomic(header_file(root, name, file), data)
     for made in (folder.parent, folder.parent.parent, root):

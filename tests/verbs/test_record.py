@@ -177,7 +177,12 @@ def test_headers_of_shards_are_kept_where_nobody_takes_them_for_models(tmp_path:
     kept = {"m-00001-of-00002.gguf": b"GGUF1", "m-00002-of-00002.gguf": b"GGUF2"}
     assert kept_headers(tmp_path, "m") == {}
     keep_headers(tmp_path, "m", kept)
+    strays = [tmp_path / ".ggufkit" / "headers" / "m" / f".ggufkit-{n}.tmp" for n in (0, 1)]
+    for stray in strays:
+        stray.write_bytes(b"of a run that was killed")
+    os.utime(strays[0], (0, 0))
     keep_headers(tmp_path, "m", kept)
+    assert [stray.exists() for stray in strays] == [False, True], "the new one may be another process's"
     assert kept_headers(tmp_path, "m") == kept
     assert kept_headers(tmp_path, "n") == {}
     assert not list(tmp_path.rglob("*.gguf")) and not list(tmp_path.rglob("*.json"))
