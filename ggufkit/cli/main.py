@@ -35,6 +35,7 @@ COMMANDS = {
     "bench": "Ask models five questions; time and check them.",
     "serve": "Be a hub for the machines on your LAN.",
     "manifest": "Make, show and check frozen sets of files.",
+    "doctor": "Say what is wrong with this set-up.",
 }
 """Every command with the first line of its help: listing them imports none."""
 

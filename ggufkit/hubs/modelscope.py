@@ -149,3 +149,11 @@ def _user_agent() -> str:
 
 def _file(entry: Any, revision: str) -> RemoteFile:
     return remote_file(entry.path, entry.size, entry.sha256, revision)
+
+
+def client_token() -> str | None:
+    """Return the token that ModelScope's client finds by itself; None for none that it can read."""
+    try:
+        return _Config().token or None
+    except (EOFError, ImportError, IndexError, *_PARSE_ERRORS):
+        return None

@@ -107,13 +107,13 @@ def infer_user_repo(set_name: str, info: ModelInfo, pulled_from: str | None) -> 
     """Name a model's folders without the network: by the repo it was pulled from, else by its metadata."""
     if pulled_from is not None:
         user, _, repo = pulled_from.partition("/")
-        return UserRepo(_plain(user), _plain(repo), "pull")
+        return UserRepo(plain_name(user), plain_name(repo), "pull")
     match = _REPO_URL.fullmatch(info.repo_url or "")
     if match:
-        return UserRepo(_plain(match[1]), _plain(match[2]), "file")
+        return UserRepo(plain_name(match[1]), plain_name(match[2]), "file")
     label, _ = split_quant(set_name)
     said = info.quantized_by or info.organization
-    return UserRepo(_plain(said or NOBODY), _plain(label), "file" if said else "name")
+    return UserRepo(plain_name(said or NOBODY), plain_name(label), "file" if said else "name")
 
 
 def _fault(part: str) -> str | None:
@@ -129,7 +129,7 @@ def _fault(part: str) -> str | None:
     return "Windows keeps this name for a device" if _RESERVED.fullmatch(part) else None
 
 
-def _plain(text: str) -> str:
+def plain_name(text: str) -> str:
     """Make a folder's name of any text."""
     name = re.sub(r"[^\w.-]+", "-", text).strip("-. ")[:MAX_PART].rstrip("-. ")
     return name if _fault(name) is None else NOBODY

@@ -1,0 +1,25 @@
+"""Whether a hub's client would find a token on this machine; never the token itself."""
+
+from __future__ import annotations
+
+import os
+
+from ggufkit.hubs.endpoints import TOKEN_VARIABLES
+from ggufkit.hubs.refs import HubName
+
+
+def token_found_by(hub: HubName) -> str | None:
+    """Return what holds a token for `hub`: the variable's name, or `its client's own file`; None for none."""
+    if os.environ.get(TOKEN_VARIABLES[hub], "").strip():
+        return TOKEN_VARIABLES[hub]
+    return "its client's own file" if _in_file(hub) else None
+
+
+def _in_file(hub: HubName) -> bool:
+    if hub == "huggingface":
+        from huggingface_hub import get_token
+
+        return bool(get_token())
+    from ggufkit.hubs.modelscope import client_token
+
+    return bool(client_token())
