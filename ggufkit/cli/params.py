@@ -45,6 +45,7 @@ class Size(click.ParamType[int]):
 
 MEMORY_SIZE = Size(letter_base=1024, example="256G or 256GiB")
 RATE = Size(letter_base=1000, example="76.8G or 76.8GB (a second)")
+LIMIT_RATE = Size(letter_base=1024, example="20M (MiB a second, as curl has it)")
 SHARD_SIZE = Size(letter_base=1000, example="48G (decimal, as llama-gguf-split has it) or 45GiB")
 
 

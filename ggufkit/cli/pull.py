@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ggufkit.cli.adopted import adopt_options, adopted_text
+from ggufkit.cli.line import line_options, say_served
 from ggufkit.cli.params import dry_run_option, output_options, source_option
 from ggufkit.cli.quants import quants_table
 from ggufkit.cli.render import Out, count_text, size_text, table
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--local-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where it goes. [./NAME]")
 @click.option("--merge", is_flag=True, help="Put a split quant straight into one file.")
 @adopt_options
+@line_options
 @dry_run_option
 @output_options
 def command(
@@ -37,6 +39,8 @@ def command(
     merge: bool,
     adopt_dirs: tuple[Path, ...],
     no_adopt: bool,
+    connections: int,
+    limit_rate: int | None,
     dry_run: bool,
 ) -> None:
     """Get a quant from ModelScope or Hugging Face.
@@ -73,6 +77,8 @@ def command(
             local_dir=local_dir,
             adopt=not no_adopt,
             adopt_dirs=adopt_dirs,
+            connections=connections,
+            limit_bytes_per_s=limit_rate,
             progress=progress,
         )
     except QuantError as error:
@@ -124,4 +130,5 @@ def _show_report(out: Out, report: PullReport) -> None:
     files = count_text(len(report.files), "file")
     text = f"{files}, {size_text(report.total_bytes)} in {report.root} ({done}), {checked}"
     out.result(report, printable(text), quiet=[f.target for f in report.files])
+    say_served(out, report.sources)
     out.hint("next: ggufkit fit, ggufkit merge" if len(report.files) > 1 else "next: ggufkit fit")

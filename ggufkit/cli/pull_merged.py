@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ggufkit.cli.line import say_served
 from ggufkit.cli.render import Out, count_text, printable_lines, size_text, table
 from ggufkit.progress import Progress
 
@@ -34,6 +35,7 @@ def pull_into_one(out: Out, pull: PullPlan, progress: Progress, *, dry_run: bool
     )
     report = pull_merged(plan, progress)
     out.result(report, printable_lines(report_text(report)), quiet=[report.output])
+    say_served(out, report.sources)
     out.hint("next: ggufkit fit, ggufkit ollama-import")
     return True
 

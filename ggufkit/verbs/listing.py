@@ -42,6 +42,8 @@ class Repo:
     """The places that have it, the most believed first; some may be asked for their digests only."""
     connections: int = CONNECTIONS
     """Streams at a time."""
+    limit_bytes_per_s: int | None = None
+    """What all streams together bring at most; None is no limit."""
     tally: Tally = field(default_factory=Tally, repr=False, compare=False)
     """What each place brought, and how it behaves, over all files."""
 
@@ -88,6 +90,10 @@ class Repo:
             return replace(picked, files=files, sources=self._words(replace(picked, files=files)))
         assert refusal is not None
         raise refusal
+
+    def http(self) -> Http:
+        """Return what opens streams, within the limit; for use with `with`."""
+        return Http(limit_bytes_per_s=self.limit_bytes_per_s)
 
     def source(self, file: RemoteFile, http: Http, progress: Progress = SILENT) -> Several:
         """Return where a listed file's bytes come from: all places that have these very bytes.

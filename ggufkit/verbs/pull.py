@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +21,10 @@ from ggufkit.transfer.filesystem import check_target, probe
 from ggufkit.transfer.http import Http
 from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import Proof
+from ggufkit.transfer.several import CONNECTIONS
 from ggufkit.verbs.adopt import Adoption, adopting, link_whole, plan_adoption
 from ggufkit.verbs.leftovers import Places
-from ggufkit.verbs.listing import Repo, open_repo
+from ggufkit.verbs.listing import Repo, Served, open_repo
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.pinned import check_nothing_else_is_asked, open_pinned, remarks_on_pinned
 from ggufkit.verbs.record import Record, digests, journal_path, remember_last, write_record
@@ -128,6 +129,8 @@ class PullReport:
     """Bytes that this run fetched."""
     n_unproven: int
     """Files whose digest the hub does not publish."""
+    sources: tuple[Served, ...]
+    """Which place served how many of these bytes."""
     seconds: float
     """How long it took."""
 
@@ -141,12 +144,16 @@ def plan_pull(
     local_dir: Path | None = None,
     adopt: bool = True,
     adopt_dirs: Sequence[Path] = (),
+    connections: int = CONNECTIONS,
+    limit_bytes_per_s: int | None = None,
     progress: Progress = SILENT,
 ) -> PullPlan:
     """List the repo, pick the quant, and look at what of it is there.
 
     What browsers, the hubs' own clients and aria2 left of it in the target folder, in the hubs' caches and
     in `adopt_dirs` is taken over, unless `adopt` is False.
+
+    Bytes come over `connections` streams at a time, `limit_bytes_per_s` at most in all.
 
     `ref` may be a manifest (a file, or the name of a shipped one), which fixes repo, quant and digests.
     Raises NotFoundError (QuantError with the table for an unknown or ambiguous quant), AccessError,
@@ -159,6 +166,7 @@ def plan_pull(
     else:
         check_nothing_else_is_asked(manifest, quant, revision)
         repo, picked = open_pinned(manifest, source=source, progress=progress)
+    repo = replace(repo, connections=connections, limit_bytes_per_s=limit_bytes_per_s)
     root = local_dir if local_dir is not None else Path(repo.ref.repo_id.rpartition("/")[2])
     check_target(root, [(file.path, file.size_bytes) for file in picked.files])
     places = Places(repo.ref.repo_id, root, adopt_dirs) if adopt else None
@@ -230,7 +238,7 @@ def _job(repo: Repo, root: Path, target: Path, file: RemoteFile, http: Http, pro
 
 
 def _fetch_all(plan: PullPlan, progress: Progress) -> None:
-    with Http() as http:
+    with plan.repo.http() as http:
         files = [(p, f) for p, f in zip(plan.files, plan.quant.files, strict=True) if p.state != "kept"]
         jobs = [_job(plan.repo, plan.root, p.target, f, http, progress) for p, f in files]
         found = [(p.adopted, job) for (p, _), job in zip(files, jobs, strict=True) if p.adopted is not None]
@@ -304,5 +312,6 @@ def _report(plan: PullPlan, seconds: float) -> PullReport:
         total_bytes=plan.total_bytes,
         fetched_bytes=plan.needed_bytes,
         n_unproven=sum(f.sha256 is None for f in plan.files),
+        sources=plan.repo.served(),
         seconds=seconds,
     )

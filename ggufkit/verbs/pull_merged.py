@@ -24,6 +24,7 @@ from ggufkit.transfer.http import Http
 from ggufkit.transfer.journal import Journal, Range
 from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
 from ggufkit.transfer.sources import LocalSource, Source, Wrote, open_header
+from ggufkit.verbs.listing import Served
 from ggufkit.verbs.merge import MERGED
 from ggufkit.verbs.merged_there import is_done, is_proven, is_recorded
 from ggufkit.verbs.pull import RESERVE_BYTES, PulledFile, PullPlan, State, record_pull
@@ -100,6 +101,8 @@ class MergedReport:
     """Bytes of tensor data that this run fetched; the headers come on top."""
     n_unproven: int
     """Shards whose digest the hub does not publish."""
+    sources: tuple[Served, ...]
+    """Which place served how many of these bytes."""
     warnings: tuple[str, ...]
     """Oddities of the shards that do not hinder."""
     seconds: float
@@ -148,7 +151,7 @@ def pull_merged(plan: MergedPlan, progress: Progress = SILENT) -> MergedReport:
         return _report(plan, sha256, 0, began)
     _check_room(plan)
     _record_begun(plan, None)
-    with Http() as http:
+    with plan.pull.repo.http() as http:
         job = _job(plan, plan.merged, http, progress)
         fetched = _bytes_to_fetch(plan, job)
         sha256 = _write(plan, job, progress)
@@ -307,12 +310,12 @@ def _bytes_to_fetch(plan: MergedPlan, job: Job) -> int:
 
 
 def _report(plan: MergedPlan, sha256: str, fetched_bytes: int, began: float) -> MergedReport:
-    listing = plan.pull.repo.listing
+    origin = plan.pull.repo.origins(plan.pull.quant.files)[0]
     return MergedReport(
-        repo_id=listing.repo_id,
+        repo_id=origin.repo_id,
         quant=plan.pull.quant.name,
-        hub=listing.hub,
-        commit=listing.commit,
+        hub=origin.hub,
+        commit=origin.commit,
         root=plan.pull.root,
         output=plan.output,
         n_bytes=plan.n_bytes,
@@ -321,6 +324,7 @@ def _report(plan: MergedPlan, sha256: str, fetched_bytes: int, began: float) -> 
         shards=plan.pull.files,
         fetched_bytes=fetched_bytes,
         n_unproven=sum(f.sha256 is None for f in plan.pull.files),
+        sources=plan.pull.repo.served(),
         warnings=plan.merged.warnings if plan.merged is not None else (),
         seconds=time.monotonic() - began,
     )

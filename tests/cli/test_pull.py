@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ggufkit.cli import line
 from ggufkit.cli.render import size_text
+from ggufkit.transfer.several import CONNECTIONS, Several
 from tests.cli.conftest import Run
 from tests.support.faults import Fault
 from tests.support.hub import FOLDER, REPO_ID, TestHub
@@ -30,12 +33,37 @@ def test_what_it_says(hub: TestHub, files: dict[str, bytes], work: Path, run: Ru
         f"Hugging Face at {where} and ModelScope at {where}: {QUANT}, 4 files, {size} to {NAME}"
     )
     assert lines[1] == f"pulling {FOLDER}: {size}"
-    assert re.fullmatch(rf"pulling {FOLDER}: {size} of {size} in \d+\.\d s", lines[-2])
+    assert re.fullmatch(rf"pulling {FOLDER}: {size} of {size} in \d+\.\d s", lines[-3])
+    assert lines[-2] == f"from Hugging Face at {where}: {size}", "small files take one stream"
     assert lines[-1] == "next: ggufkit fit, ggufkit merge"
     again = run("pull", f"ms:{REPO_ID}:{QUANT}")
     assert again.out == f"4 files, {size} in {NAME} (4 kept), SHA-256 checked\n"
     assert again.err.splitlines()[1] == f"ModelScope at {where}: {QUANT}, 4 files, {size} to {NAME}"
+    assert not [line for line in again.err.splitlines() if line.startswith("from ")]
     assert tree(work / NAME) == files
+
+
+def test_how_many_streams_and_how_fast(
+    hub: TestHub, files: dict[str, bytes], work: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int | None]] = []
+
+    class Spied(Several):
+        def __init__(self, sources: Any, connections: int, *more: Any) -> None:
+            asked.append((connections, sources[0].http.pace and sources[0].http.pace.limit_bytes_per_s))
+            super().__init__(sources, connections, *more)
+
+    monkeypatch.setattr("ggufkit.verbs.listing.Several", Spied)
+    done = run("pull", REPO_ID, "--connections", "7", "--limit-rate", "20M", "--json")
+    assert tree(work / NAME) == files and (7, 20 << 20) in asked
+    (served,) = done.json["sources"]
+    assert served["source"] == "hf" and served["n_bytes"] == done.json["fetched_bytes"] == total(files)
+    for wrong in (["--connections", "0"], ["--connections", "99"], ["--limit-rate", "fast"]):
+        assert run("pull", REPO_ID, *wrong).code == 2
+
+
+def test_help_knows_the_librarys_own_number_of_streams() -> None:
+    assert line.CONNECTIONS == CONNECTIONS
 
 
 def test_it_says_what_was_resumed(
