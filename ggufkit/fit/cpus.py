@@ -1,8 +1,8 @@
 """What kind of CPU this is: its cores, sockets and instruction sets, and the memory that it could have. Pure.
 
-The table holds a socket's memory channels (64 bits each) and their highest speed with one module a channel.
-To be checked against Intel ARK and AMD's product pages, per family (not done yet); the speeds are the
-family's best models'.
+The table holds a socket's memory channels (64 bits each) and their highest speed with one module a channel;
+the speeds are the family's best models'. Where a line names a page, an excerpt of it was read in November 2026;
+the other lines are as generally known and not checked against any page. The makers' own were out of reach.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ class MemoryController:
 
 
 _TABLE: tuple[tuple[str, int, int, str], ...] = (
-    # Intel ARK, "Max # of Memory Channels", "Memory Types". First match wins.
+    # Intel. First match wins.
     (r"E5-24\d\d", 3, 1600, "DDR3"),  # Sandy Bridge-EN, Ivy Bridge-EN
-    (r"E5-[1246]\d\d\d\w* v4", 4, 2400, "DDR4"),  # Broadwell-EP
-    (r"E5-[1246]\d\d\d\w* v3", 4, 2133, "DDR4"),  # Haswell-EP
+    (r"E5-[1246]\d\d\d\w* v4", 4, 2400, "DDR4"),  # Broadwell-EP: hothardware.com, Xeon E5 v4 debut
+    (r"E5-[1246]\d\d\d\w* v3", 4, 2133, "DDR4"),  # Haswell-EP: the same page
     (r"E5-[1246]\d\d\d\w* v2", 4, 1866, "DDR3"),  # Ivy Bridge-EP
     (r"E5-[1246]\d\d\d\w*(?: 0)?$", 4, 1600, "DDR3"),  # Sandy Bridge-EP
     (r"E3-1\d\d\d\w? v[56]", 2, 2400, "DDR4"),
     (r"E3-1\d\d\d", 2, 1600, "DDR3"),
-    (r"(?:Platinum|Gold|Silver|Bronze) \d1\d\d", 6, 2666, "DDR4"),  # Skylake-SP
+    (r"(?:Platinum|Gold|Silver|Bronze) \d1\d\d", 6, 2666, "DDR4"),  # Skylake-SP: jtti.cc/supports/2997
     (r"Platinum 8[12]\d\d|Platinum 92\d\d", 6, 2933, "DDR4"),
     (r"(?:Platinum|Gold|Silver|Bronze) \d2\d\d", 6, 2933, "DDR4"),  # Cascade Lake-SP
     (r"(?:Platinum|Gold) \d3\d\dH", 6, 3200, "DDR4"),  # Cooper Lake
     (r"(?:Platinum|Gold|Silver) \d3\d\d", 8, 3200, "DDR4"),  # Ice Lake-SP
     (r"(?:Platinum|Gold|Silver|Bronze) \d4\d\d", 8, 4800, "DDR5"),  # Sapphire Rapids
     (r"(?:Platinum|Gold|Silver|Bronze) \d5\d\d", 8, 5600, "DDR5"),  # Emerald Rapids
-    (r"Xeon\S* 69\d\d", 12, 6400, "DDR5"),  # Granite Rapids-AP
-    (r"Xeon\S* 6[57]\d\d", 8, 6400, "DDR5"),  # Granite Rapids-SP
+    (r"Xeon\S* 69\d\d", 12, 6400, "DDR5"),  # Granite Rapids-AP: heise.de, Xeon 6700E (12 channels)
+    (r"Xeon\S* 6[57]\d\d", 8, 6400, "DDR5"),  # Granite Rapids-SP, Sierra Forest: the same page
     (r"W-2[12]\d\d", 4, 2933, "DDR4"),
     (r"W-32\d\d|W-31\d\d", 6, 2933, "DDR4"),
     (r"W-33\d\d", 8, 3200, "DDR4"),
-    (r"w[3579]-24\d\d|w[3579]-25\d\d", 4, 4800, "DDR5"),
-    (r"w[579]-3[45]\d\d", 8, 4800, "DDR5"),
+    (r"w[3579]-24\d\d|w[3579]-25\d\d", 4, 4800, "DDR5"),  # heise.de, Xeon W-3400 und W-2400
+    (r"w[579]-3[45]\d\d", 8, 4800, "DDR5"),  # the same page
     (r"i[79]-(?:58|59|68|69)\d\d", 4, 2400, "DDR4"),  # Haswell-E, Broadwell-E
     (r"i[79]-(?:78|79|98|99|109)\d\dXE?", 4, 2933, "DDR4"),  # Skylake-X, Cascade Lake-X
     (r"i[3579]-4\d\d\d", 2, 1600, "DDR3"),
     (r"i[3579]-6\d\d\d", 2, 2133, "DDR4"),
-    (r"i[3579]-7\d\d\d|i3-8\d\d\d", 2, 2400, "DDR4"),
+    (r"i[3579]-7\d\d\d|i3-8\d\d\d", 2, 2400, "DDR4"),  # i3-8100: m.nctoro.com/tag_i38100
     (r"i[3579]-[89]\d\d\d", 2, 2666, "DDR4"),
     (r"i[3579]-10\d\d\d", 2, 2933, "DDR4"),
     (r"i[3579]-11\d\d\d", 2, 3200, "DDR4"),
@@ -58,7 +58,8 @@ _TABLE: tuple[tuple[str, int, int, str], ...] = (
     (r"i[3579]-1[34]\d\d\d", 2, 5600, "DDR5"),
     (r"Ultra [3579] 2\d\d", 2, 6400, "DDR5"),
     (r"\bN(?:50|95|97|100|150|200|300|305|350|355)\b", 1, 4800, "DDR5"),  # Alder Lake-N, Twin Lake
-    # AMD product pages, "Memory Channels", "Max Memory Speed".
+    # AMD. Naples to Genoa: tomshardware.fr and .com on EPYC Genoa's channels. The EPYC 7232P, 7252, 7272 and
+    # 7282 reach half of it, however many channels are filled (servethehome.com, half memory bandwidth).
     (r"EPYC 7\w\w1", 8, 2666, "DDR4"),  # Naples
     (r"EPYC 7\w\w[23]", 8, 3200, "DDR4"),  # Rome, Milan
     (r"EPYC 8\w\w4", 6, 4800, "DDR5"),  # Siena
@@ -73,7 +74,7 @@ _TABLE: tuple[tuple[str, int, int, str], ...] = (
     (r"Threadripper [123]\d\d\d", 4, 3200, "DDR4"),
     (r"Ryzen AI Max", 4, 8000, "LPDDR5"),  # Strix Halo: 256 bits
     (r"Ryzen [3579] (?:PRO )?[1-5]\d\d\d", 2, 3200, "DDR4"),  # AM4 and its laptops
-    (r"Ryzen (?:AI )?[3579] (?:PRO |HX )*[2-9]\d\d", 2, 5600, "DDR5"),
+    (r"Ryzen (?:AI )?[3579] (?:PRO |HX )*[2-9]\d\d", 2, 5600, "DDR5"),  # notebookcheck.it, 8845HS
 )
 
 
@@ -110,7 +111,8 @@ class Cpu:
     """Whether this is a virtual machine, whose firmware makes its memory modules up."""
 
 
-# Apple, technical specifications of the Macs with each chip: "memory bandwidth", of two the lower.
+# Apple, technical specifications of the Macs with each chip: "memory bandwidth", of two the lower. Read was
+# that of the Mac mini of 2024 (M4, M4 Pro: support.apple.com/en-sg/121555); the others are as generally known.
 _APPLE_GB_PER_S = {
     "M1": 68.25,
     "M1 Pro": 200,
