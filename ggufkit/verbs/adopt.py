@@ -24,6 +24,7 @@ from ggufkit.transfer.engine import Job
 from ggufkit.transfer.filesystem import file_system_of
 from ggufkit.transfer.journal import Journal, Range, joined
 from ggufkit.transfer.sources import Source, Wrote
+from ggufkit.verbs.blocks import first_bad_block, kept_blocks
 from ggufkit.verbs.leftovers import Leftover, Places
 from ggufkit.verbs.record import digests
 from ggufkit.verbs.scan import scan_file, without
@@ -88,7 +89,7 @@ def plan_adoption(places: Places, file: RemoteFile, job: Job, progress: Progress
                 linkable = file_system_of(job.target.parent).hard_links
                 refused = hard_link_refused(left.path, job.target.parent) if linkable else "no links"
                 return Adoption(left.path, (), False, file.size_bytes, file.size_bytes if refused else 0)
-            left = _unbroken(left)
+            left = _unbroken(left, places.root, file.sha256)
         usable.append(left)
     return _of_parts(usable, file, job)
 
@@ -104,10 +105,15 @@ def _digest(path: Path, progress: Progress) -> str:
     return known
 
 
-def _unbroken(left: Leftover) -> Leftover:
-    """Leave out the zeros of a file with the right size and a wrong digest; nothing is believed without."""
+def _unbroken(left: Leftover, root: Path, sha256: str) -> Leftover:
+    """Leave out the zeros and the bad block of a file with the right size and a wrong digest.
+
+    When neither tells where it is wrong nothing of it is believed.
+    """
     scan = scan_file(left.path)
-    return Leftover(left.path, without(scan.n_bytes, scan.zeros) if scan.zeros else ())
+    block = first_bad_block(scan, kept_blocks(root, sha256))
+    gaps = scan.zeros + ((block,) if block is not None else ())
+    return Leftover(left.path, without(scan.n_bytes, gaps) if gaps else ())
 
 
 def _foreign_part(job: Job, file: RemoteFile) -> list[Leftover]:
@@ -250,30 +256,50 @@ def adopting(job: Job, adoption: Adoption, progress: Progress = SILENT) -> Job:
 class Adopting:
     """A source that has some ranges here already. Each is used once: asked again, it is fetched."""
 
-    inner: Source
-    """Where the rest comes from."""
+    inner: Any
+    """Where the rest comes from: a source that can be read from and mended."""
     left: list[Piece] = field(default_factory=list)
     """The pieces that were not used so far."""
 
     @property
     def name(self) -> str:
         """What the file is called in messages."""
-        return self.inner.name
+        return str(self.inner.name)
 
     @property
     def size_bytes(self) -> int:
         """Size of the whole file."""
-        return self.inner.size_bytes
+        return int(self.inner.size_bytes)
 
     @property
     def sha256(self) -> str | None:
         """The digest that the file must have."""
-        return self.inner.sha256
+        return self.inner.sha256  # type: ignore[no-any-return]
 
     @property
     def version(self) -> str:
         """The hub's: what is here is the same content, or proven not to be."""
-        return self.inner.version
+        return str(self.inner.version)
+
+    @property
+    def n_turns(self) -> int:
+        """How many sources can be asked again for bytes that turn out to be wrong."""
+        return int(self.inner.n_turns)
+
+    def origins(self, offset: int, end: int) -> Any:
+        """Cut a range into those that came from one place: where from, the inner source may not know."""
+        return self.inner.origins(offset, end)
+
+    def readers(self, offset: int, end: int, turn: int | None) -> Any:
+        """Return who is to give a range again."""
+        return self.inner.readers(offset, end, turn)
+
+    def compared(self, offset: int, end: int, turn: int, *, differed: bool) -> None:
+        """Pass on what the comparison came to."""
+        self.inner.compared(offset, end, turn, differed=differed)
+
+    def blame(self) -> None:
+        """Pass on nothing: what differed may have been here before."""
 
     def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
         """Copy what is here, and fetch the rest."""

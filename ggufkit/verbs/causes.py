@@ -155,22 +155,21 @@ def _unlike(header: Header, others: Sequence[Header]) -> str | None:
     return "its tensor types are in no other shard" if mine else None
 
 
-def by_bytes(path: Path, zeros: tuple[Range, ...], bad_blocks: tuple[Range, ...] | None) -> Cause | None:
-    """Tell where in a file of the right length the wrong bytes are; `bad_blocks` None: not known."""
+def by_bytes(path: Path, zeros: tuple[Range, ...], bad_block: Range | None) -> Cause | None:
+    """Tell where in a file of the right length the wrong bytes are; `bad_block` None: not known."""
     header = read_header(path)
     if header is None:
         try:
             open_header(path)
         except FormatError as error:
             return Cause("header", f"has a damaged header: {error.reason}")
-    if zeros and (bad_blocks is None or _overlap(zeros, bad_blocks)):
+    if zeros and (bad_block is None or any(a < bad_block[1] and bad_block[0] < b for a, b in zeros)):
         places = places_of(header, zeros)
         return Cause("hole", f"was never written {_where(places)}: only zeros are there", places)
-    if bad_blocks:
-        places = places_of(header, bad_blocks)
-        n = len(bad_blocks)
-        what = "one bad block" if n == 1 else f"{n:,} bad blocks"
-        return Cause("blocks", f"has {what}: {_where(places)}", places)
+    if bad_block is not None:
+        places = places_of(header, [bad_block])
+        detail = f"has a bad block {_where(places)}; what is before it is right"
+        return Cause("blocks", detail, places)
     return None
 
 
@@ -226,7 +225,3 @@ def by_digest(path: Path, sha256: str, names: Mapping[str, str]) -> Cause | None
     if other is None or Path(other).name == path.name:
         return None
     return Cause("renamed", f"holds the bytes of {Path(other).name}: renamed?")
-
-
-def _overlap(a: Sequence[Range], b: Sequence[Range]) -> bool:
-    return any(x < end and start < y for x, y in a for start, end in b)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ggufkit.progress import SILENT, Progress
@@ -15,6 +16,10 @@ STEP_BYTES = 16 << 10
 """Zeros are looked for in aligned steps of this length."""
 HOLE_BYTES = 64 << 10
 """Shorter runs of zeros are nothing unusual: padding, a bias."""
+MARK_BYTES = 16 << 20
+"""How far apart it is told what the digest has come to: what a bad byte costs to fetch again."""
+MARK_DIGITS = 32
+"""So much of a digest on the way is kept: it finds blocks, it proves nothing."""
 _ZEROS = bytes(STEP_BYTES)
 
 
@@ -28,12 +33,15 @@ class Scan:
     """Their digest, bare hex."""
     zeros: tuple[Range, ...]
     """Runs of zeros of 64 KiB and more, as `(start, end)`, to 16 KiB."""
+    marks: Mapping[int, str] = field(default_factory=dict)
+    """What the digest was after each 16 MiB and at the end: half of its digits, by the number of bytes."""
 
 
 def scan_file(path: Path, progress: Progress = SILENT) -> Scan:
     """Read the whole file; advances `progress` by the bytes read."""
     sha256 = hashlib.sha256()
     zeros: list[Range] = []
+    marks: dict[int, str] = {}
     buffer = memoryview(bytearray(BUFFER_BYTES))
     at = 0
     with path.open("rb", buffering=0) as file:
@@ -42,9 +50,12 @@ def scan_file(path: Path, progress: Progress = SILENT) -> Scan:
             sha256.update(data)
             zeros += [(at + a, at + b) for a, b in _zero_steps(data)]
             at += n_bytes
+            if at % MARK_BYTES == 0:
+                marks[at] = sha256.hexdigest()[:MARK_DIGITS]
             progress.advance(n_bytes)
     runs = tuple((a, b) for a, b in joined(zeros) if b - a >= HOLE_BYTES)
-    return Scan(at, sha256.hexdigest(), runs)
+    marks[at] = sha256.hexdigest()[:MARK_DIGITS]
+    return Scan(at, sha256.hexdigest(), runs, marks)
 
 
 def _zero_steps(data: memoryview) -> list[Range]:

@@ -18,6 +18,7 @@ from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.sources import open_header
 from ggufkit.verbs import causes
 from ggufkit.verbs.against import expected_files
+from ggufkit.verbs.blocks import first_bad_block, keep_blocks, kept_blocks
 from ggufkit.verbs.causes import Cause, Place
 from ggufkit.verbs.locate import LocalModel, find_model, models_in
 from ggufkit.verbs.record import (
@@ -170,6 +171,7 @@ class _Checker:
         if right and scan is not None:
             if file.sha256 is not None:
                 digests().put(path, scan.sha256)
+                keep_blocks(self.record.root, scan.sha256, scan.marks)
                 return FileCheck(path, "ok", size, scan.sha256, file.sha256, "")
             wrong = causes.by_content(path, file.size_bytes) or causes.by_bytes(path, (), None)
             if wrong is None:
@@ -195,7 +197,8 @@ class _Checker:
         if scan is None:
             return causes.of_length(size, file.size_bytes or 0)
         detail = f"SHA-256 is {scan.sha256}, expected {file.sha256}"
-        return causes.by_bytes(path, scan.zeros, None) or Cause("digest", detail)
+        noted = kept_blocks(self.record.root, file.sha256 or "")
+        return causes.by_bytes(path, scan.zeros, first_bad_block(scan, noted)) or Cause("digest", detail)
 
     def _changed(self, path: Path, file: ManifestFile) -> Cause | None:
         """Tell that the file is what was pulled, and it is the hub that has another one now."""

@@ -13,7 +13,7 @@ from ggufkit.transfer.sources import open_header
 from ggufkit.verbs.pull import plan_pull, pull
 from tests.cli.conftest import Ran, Run
 from tests.support.ggufs import gguf_bytes, make_gguf, make_shards, small_llama, small_llama_kv
-from tests.support.hub import FOLDER, REPO_ID, TestHub
+from tests.support.hub import FOLDER, REPO_ID, TestHub, run_hub
 from tests.verbs.published import NAME, QUANT, model_bytes, publish, tree
 
 POINTER = (
@@ -188,6 +188,33 @@ def test_a_damaged_header(shards: list[Path], files: dict[str, bytes], run: Run)
     done = run("verify", NAME)
     assert fault_of(done) == ("header", "has a damaged header: no GGUF: starts with b'GGXF'")
     mend(done, run, files)
+
+
+def test_one_bad_block(tmp_path: Path, work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is is told by what was noted when the file was right; only that is fetched again."""
+    files = publish(tmp_path / "large", model_bytes(36), max_tensors=99)
+    (path,) = files
+    with run_hub(tmp_path / "large", cdn=True) as hub:
+        for name, value in (hub.hf_env | hub.ms_env).items():
+            monkeypatch.setenv(name, value)
+        pull(plan_pull(REPO_ID, quant=QUANT))
+        assert run("verify", NAME).code == 0
+        shard = Path(NAME) / path
+        with shard.open("rb+") as file:
+            file.seek(20 << 20)
+            byte = file.read(1)[0]
+            file.seek(20 << 20)
+            file.write(bytes([byte ^ 1]))
+        done = run("verify", NAME)
+        row, sentence = fault_of(done)
+        assert row == "blocks"
+        told = r"has a bad block from byte 16,777,216 to 33,554,432 \(blk\.[01]\.extra_\d+\.weight, .*\); "
+        assert re.fullmatch(told + "what is before it is right", sentence)
+        inode = shard.stat().st_ino
+        hub.requests.clear()
+        mend(done, run, files)
+        assert hub.sent_bytes(plane="cdn") <= (16 << 20) + (256 << 10)
+        assert shard.stat().st_ino == inode, "the rest was not even copied"
 
 
 # ---- files that nobody recorded ----
