@@ -48,7 +48,7 @@ def test_killed_at_random_moments_all_ends_right(
     assert outcome.n_kills == n_kills
 
 
-@pytest.mark.parametrize(("scenario", "n_cuts"), [(PULL, 4), (PULL_MERGE, 4), (CONSUME, 10)])
+@pytest.mark.parametrize(("scenario", "n_cuts"), [(PULL, 4), (PULL_MERGE, 4), (CONSUME, 7)])
 def test_the_worst_disk_loses_nothing_that_counts(
     scenario: Scenario, n_cuts: int, published: Published, hub: TestHub, zygote: Zygote, tmp_path: Path
 ) -> None:

@@ -124,16 +124,19 @@ def kill_often(
 
 
 def _unharmed_s(scenario: Scenario, published: Published, zygote: Zygote, hub: TestHub, work: Path) -> float:
-    work.mkdir(parents=True)
-    hub.forget()
-    hub.add(Fault(plane="cdn", bytes_per_s=PULL_BYTES_PER_S))
-    scenario.prepare(work, published)
-    began = time.monotonic()
-    assert zygote.run(work, *scenario.arguments) == 0, f"{scenario.name} fails without a kill"
-    seconds = time.monotonic() - began
-    scenario.done(work, published)
-    shutil.rmtree(work)
-    return seconds
+    """Return how long the command runs when nobody kills it: the faster of two runs."""
+    seconds = []
+    for _ in range(2):
+        work.mkdir(parents=True)
+        hub.forget()
+        hub.add(Fault(plane="cdn", bytes_per_s=PULL_BYTES_PER_S))
+        scenario.prepare(work, published)
+        began = time.monotonic()
+        assert zygote.run(work, *scenario.arguments) == 0, f"{scenario.name} fails without a kill"
+        seconds.append(time.monotonic() - began)
+        scenario.done(work, published)
+        shutil.rmtree(work)
+    return min(seconds)
 
 
 def _round(
