@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggufkit.cli.fit_changes import change_lines
 from ggufkit.cli.fit_gpus import device_lines, gpu_options, overfull_text
 from ggufkit.cli.fit_options import machine_options
 from ggufkit.cli.fit_tables import LEVELS, ORIGINS, SPEED_UNKNOWN, show_comparison, show_repo
@@ -250,13 +251,13 @@ def _show(out: Out, report: FitReport, *, explain: bool) -> None:
     terms = ["", *_explained(report)] if explain else []
     gpus = device_lines(report.estimate, report.placement)
     parts = [_parts(report), *gpus, *_growth(report), *terms]
-    text = "\n".join([*_summary(report), "", *parts, "", _contexts(report), *_longest(report)])
+    text = "\n".join(
+        [*_summary(report), "", *parts, "", _contexts(report), *_longest(report), *change_lines(report)]
+    )
     out.result(report, text, quiet=[report.verdict.level])
     for term in report.estimate.terms:
         if term.keys:
             out.detail(f"{term.name}: from {', '.join(term.keys)}")
-    for advice in report.advice:
-        out.hint(advice)
 
 
 def _explained(report: FitReport) -> list[str]:

@@ -5,8 +5,9 @@ Source: llama.cpp b11434, llama-context.cpp, llama-kv-cache-iswa.cpp, common/arg
 
 from __future__ import annotations
 
-from ggufkit.fit.caches import CacheLayer, Caches
+from ggufkit.fit.caches import CacheLayer, Caches, is_mla, n_trunk_layers
 from ggufkit.fit.estimate import FitSettings
+from ggufkit.gguf.model import ModelInfo
 from ggufkit.gguf.types import TENSOR_TYPES, TensorType
 
 CONTEXT_STEP_TOKENS = 256  # llama-context.cpp: n_ctx and n_ctx_seq go through GGML_PAD(..., 256)
@@ -69,3 +70,12 @@ def bytes_per_token(caches: Caches | None, settings: FitSettings) -> int | None:
     return sum(
         layer_bytes(layer, settings) for layer in caches.layers if settings.swa_full or not layer.windowed
     )
+
+
+def mla_bytes_per_token(info: ModelInfo, settings: FitSettings) -> int | None:
+    """Return what a new file of the same model would take for a token; None when this is no old file."""
+    attention = info.attention
+    if info.architecture != "deepseek2" or attention is None or is_mla(attention):
+        return None
+    elements = (attention.kv_lora_rank or 0) + (attention.rope_dimension_count or 0)
+    return (n_trunk_layers(info) or 0) * row_bytes(elements, settings.cache_type_k)

@@ -18,8 +18,8 @@ from ggufkit.fit.cells import (
     bytes_per_token,
     cells_of,
     layer_bytes,
+    mla_bytes_per_token,
     n_streams,
-    row_bytes,
     row_text,
     sequence_tokens,
 )
@@ -297,19 +297,10 @@ def _warnings(info: ModelInfo, caches: Caches | None, settings: FitSettings) -> 
     longest = info.context_length_tokens
     if longest and settings.context_tokens > longest:
         warnings.append(f"the model was trained for {longest:,} tokens, not {settings.context_tokens:,}")
-    old, new = bytes_per_token(caches, settings), _mla_bytes_per_token(info, settings)
+    old, new = bytes_per_token(caches, settings), mla_bytes_per_token(info, settings)
     if old and new:
         warnings.append(
             f"this file was made before llama.cpp learnt MLA: its KV cache takes {old:,} bytes a token, "
             f"{old / new:.0f} times the {new:,} of a newer upload of the same quant (since April 2025)"
         )
     return warnings
-
-
-def _mla_bytes_per_token(info: ModelInfo, settings: FitSettings) -> int | None:
-    """Return what a new file of the same model would take for a token; None when this is no old file."""
-    attention = info.attention
-    if info.architecture != "deepseek2" or attention is None or is_mla(attention):
-        return None
-    elements = (attention.kv_lora_rank or 0) + (attention.rope_dimension_count or 0)
-    return (n_trunk_layers(info) or 0) * row_bytes(elements, settings.cache_type_k)

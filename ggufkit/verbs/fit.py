@@ -14,18 +14,17 @@ from ggufkit.fit.memory import estimate_memory
 from ggufkit.fit.offload import settled
 from ggufkit.fit.outlook import ModelSpeed, speed_on, token_reads
 from ggufkit.fit.profiles import Runtime, Wishes, context_of, settings_for
-from ggufkit.fit.repack import rearranged_bytes
 from ggufkit.fit.rig import Rig
 from ggufkit.fit.verdict import Level, Reserve, Verdict, judge, reserve_of
 from ggufkit.gguf.header import Header, TensorInfo
 from ggufkit.gguf.model import Kind, ModelInfo, model_info
+from ggufkit.verbs.advice import Change, Situation, change_text, changes
 from ggufkit.verbs.placing import GpuPlacement, gpu_placement
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """The context when neither it nor a runtime is asked for: Ollama's without a large GPU (0.9 and later)."""
 SHOWN_CONTEXTS_TOKENS = (2048, 4096, 8192, 32768)
 """The contexts that are always shown, beside the one asked for and the model's own."""
-SMALLER_CACHE_TYPE = "q8_0"  # half of f16, and the least change to the answers
 
 NO_MODEL: dict[Kind, str] = {
     "mmproj": "a projector for images or sound (mmproj), which is loaded beside its model",
@@ -85,8 +84,13 @@ class FitReport:
     """How fast it generates; None when it does not run, or when nobody knows how fast memory is read."""
     warnings: tuple[str, ...]
     """What is odd about the model, the settings or the machine."""
-    advice: tuple[str, ...]
-    """What to change, when there is something."""
+    changes: tuple[Change, ...]
+    """What to change when it does not fit, most useful first."""
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What to change, in words."""
+        return tuple(change_text(change) for change in self.changes)
 
 
 def fit_model(
@@ -116,6 +120,7 @@ def fit_model(
     settings = replace(settings, context_tokens=tokens)
     fitting = _Fitting(info, tensors, machine, settings)
     estimate, verdict = fitting.at(settings)
+    each = runtime is not None and runtime.context_each
     automatic = settings.offload is not None and settings.offload.automatic
     longest = fitting.longest()
     return FitReport(
@@ -137,7 +142,7 @@ def fit_model(
         if rig is None or settings.offload
         else speed_on(rig, token_reads(info, tensors, estimate), verdict),
         warnings=(*estimate.warnings, *_machine_warnings(machine, verdict)),
-        advice=tuple(fitting.advice(verdict, longest)),
+        changes=changes(Situation(info, settings, estimate, verdict, longest, each, fitting.at)),
     )
 
 
@@ -229,18 +234,6 @@ class _Fitting:
             return self.at(settings)[1].level == "fits"
         except UsageError:  # llama.cpp refuses these settings for this model
             return False
-
-    def advice(self, verdict: Verdict, longest: int | None) -> Iterator[str]:
-        """Say what would make a model fit that does not."""
-        if verdict.level in ("fits", "unknown"):
-            return
-        if longest is not None:
-            yield f"it fits with --ctx-size {longest}"
-        small = SMALLER_CACHE_TYPE
-        if self._fits(replace(self.settings, cache_type_k=small, cache_type_v=small)):
-            yield f"it fits with --cache-type-k {small} --cache-type-v {small}"
-        if verdict.level == "pages" and rearranged_bytes(self.tensors, self.settings.isa):
-            yield "llama.cpp pages only with --no-repack: weights that it has rearranged can't be dropped"
 
 
 def _machine_warnings(machine: Machine, verdict: Verdict) -> Iterator[str]:

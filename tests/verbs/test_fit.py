@@ -78,9 +78,10 @@ def test_the_longest_context_is_the_longest() -> None:
 def test_advice_is_true() -> None:
     report = r1(context=14336)
     assert report.verdict.level == "tight"
-    context, cache = report.advice
-    assert context == f"it fits with --ctx-size {report.longest_context_tokens}"
-    assert cache == "it fits with --cache-type-k q8_0 --cache-type-v q8_0"
+    upload, cache, context = report.advice[:3]
+    assert upload.startswith("it fits with a newer upload of the same quant")
+    assert cache == "it fits with --cache-type-k q8_0 --cache-type-v q8_0 (31.3 GiB less)"
+    assert context.startswith(f"it fits with --ctx-size {report.longest_context_tokens} (")
     assert r1(context=14336, cache_type_k="q8_0", cache_type_v="q8_0").verdict.level == "fits"
 
 
@@ -120,7 +121,7 @@ def test_nothing_fits_a_small_machine() -> None:
     report = r1(ram=1)
     assert report.longest_context_tokens is None
     assert set(levels(report).values()) == {"no"}
-    assert report.advice == ()
+    assert [change.kind for change in report.changes if change.is_enough] == ["memory"]
 
 
 # What is no model, or says too little
