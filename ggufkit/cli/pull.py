@@ -10,12 +10,15 @@ import click
 from ggufkit.cli.adopted import adopt_options, adopted_text
 from ggufkit.cli.line import line_options, say_served
 from ggufkit.cli.params import dry_run_option, output_options, source_option
+from ggufkit.cli.pull_merged import pull_into_one
+from ggufkit.cli.pull_to import place_options, pull_into_place
 from ggufkit.cli.quants import quants_table
 from ggufkit.cli.render import Out, count_text, size_text, table
 from ggufkit.errors import printable
 
 if TYPE_CHECKING:
     from ggufkit.verbs.pull import PullPlan, PullReport
+    from ggufkit.verbs.pull_to import Runtime
 
 
 @click.command("pull", short_help="Get a quant from ModelScope or Hugging Face.")
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 @source_option
 @click.option("--revision", metavar="REV", help="Branch, tag or commit.")
 @click.option("--local-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where it goes. [./NAME]")
-@click.option("--merge", is_flag=True, help="Put a split quant straight into one file.")
+@place_options
 @adopt_options
 @line_options
 @dry_run_option
@@ -37,6 +40,9 @@ def command(
     revision: str | None,
     local_dir: Path | None,
     merge: bool,
+    to: tuple[Runtime, ...],
+    name: str | None,
+    user_repo: str | None,
     adopt_dirs: tuple[Path, ...],
     no_adopt: bool,
     connections: int,
@@ -50,6 +56,7 @@ def command(
       ggufkit pull unsloth/DeepSeek-R1-GGUF --quant UD-IQ2_XXS
       ggufkit pull ms:unsloth/DeepSeek-R1-GGUF:UD-IQ1_S --local-dir /data/r1
       ggufkit pull DeepSeek-R1-UD-IQ2_XXS    # a manifest: see ggufkit manifest
+      ggufkit pull unsloth/DeepSeek-R1-GGUF --quant UD-IQ2_XXS --to ollama
 
     Every byte is checked against the published SHA-256 while it arrives. Stop it at any time: the
     same command goes on where it stopped. Without --quant the only quant there is is taken.
@@ -61,8 +68,10 @@ def command(
 
     With --merge a split quant becomes one file on the way, NAME/<quant>.gguf: each byte is written once,
     at its final place, and every shard is proven all the same. ggufkit split --restore gives them back.
+
+    With --to the model goes straight to where Ollama, LM Studio or llama-server -hf reads it, its bytes on
+    the disk once, whichever disk that is: split quants as one file for Ollama, as published for the others.
     """
-    from ggufkit.cli.pull_merged import pull_into_one
     from ggufkit.hubs.quants import QuantError
     from ggufkit.verbs.pull import plan_pull, pull
 
@@ -86,6 +95,10 @@ def command(
         raise
     for remark in plan.remarks:
         out.warn(remark)
+    if to or name or user_repo:
+        return pull_into_place(
+            out, plan, progress, to=to, merge=merge, name=name, user_repo=user_repo, dry_run=dry_run
+        )
     if merge and pull_into_one(out, plan, progress, dry_run=dry_run):
         return None
     if dry_run:
