@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from ggufkit.errors import GgufkitError, NetworkError
 from ggufkit.progress import Progress
+from ggufkit.transfer.journal import joined
 from ggufkit.transfer.sources import MAX_FAILURES, HubSource
 from ggufkit.transfer.stream import READ_BYTES, Stream, StreamError
 from ggufkit.transfer.stretches import Stretch, Stretches
@@ -50,7 +51,9 @@ class Member:
     ignores_ranges: bool = False
     """Whether it begins at the file's begin whatever is asked for: one stream of it is enough."""
     brought: list[tuple[int, int]] = field(default_factory=list)
-    """The stretches of the file that came from it."""
+    """The ranges of the file that came from it."""
+    suspected_at: int | None = None
+    """The turn of mending at which what it brought was found to differ."""
 
     @property
     def is_out(self) -> bool:
@@ -232,7 +235,7 @@ class Crew:
             self._tasks.remove(task)
             task.member.n_streams -= 1
             if stretch.at > stretch.start:
-                task.member.brought.append((stretch.start, stretch.at))
+                task.member.brought = joined([*task.member.brought, (stretch.start, stretch.at)])
                 task.member.standing.measured(stretch.at - stretch.start, time.monotonic() - task.began_s)
             self._stretches.close(stretch)
             self._changed.notify_all()

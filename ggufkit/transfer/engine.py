@@ -22,7 +22,9 @@ from ggufkit.transfer.alone import is_at, open_part, try_lock
 from ggufkit.transfer.copying import write_all
 from ggufkit.transfer.disk import fsync_folder
 from ggufkit.transfer.journal import Journal
-from ggufkit.transfer.prover import Proof, Prover
+from ggufkit.transfer.marks import Marks
+from ggufkit.transfer.mend import Mender, Mending
+from ggufkit.transfer.prover import DigestMismatch, Proof, Prover
 from ggufkit.transfer.sources import Source
 
 PART_SUFFIX = ".part"
@@ -77,6 +79,10 @@ class WriteReport:
     """SHA-256, bare hex, by the proofs' names."""
     seconds: float
     """How long it took."""
+    n_mended_blocks: int = 0
+    """Blocks that were wrong, on the disk or as they came, and were replaced."""
+    refetched_bytes: int = 0
+    """What was fetched a second time to find and replace them."""
 
 
 def resumable_bytes(job: Job) -> int:
@@ -92,10 +98,12 @@ def write(job: Job, progress: Progress = SILENT) -> WriteReport:
     """Write the job's file, or what is missing of it; one process at a time, the others wait.
 
     The progress listener hears `advance` and `note` only; start and finish are the caller's. Raises
-    IntegrityError when a digest is wrong (nothing of the file is kept then), NetworkError when the
+    IntegrityError when a digest is wrong and stays so when the bad blocks were fetched again (nothing of
+    the file is kept then), NetworkError when the
     sources fail, NoSpaceError when the disk is full; what was written is kept in these two.
     """
     began, known = time.monotonic(), resumable_bytes(job)
+    mending = Mending()
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
         fd = _open_alone(job, progress)
@@ -103,13 +111,15 @@ def write(job: Job, progress: Progress = SILENT) -> WriteReport:
             resumed, digests = job.layout.n_bytes, _prove_target(job)
             progress.advance(resumed - known)
         else:
-            resumed, digests = _write_and_publish(job, fd, known, progress)
+            resumed, digests = _write_and_publish(job, fd, known, progress, mending)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "make room, or name another disk; the same command goes on from here"
             raise NoSpaceError(f"{job.part}: the disk is full", hint=hint) from error
         raise
-    return WriteReport(job.target, job.layout.n_bytes, resumed, digests, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    n_bytes, refetched = job.layout.n_bytes, mending.fetched_bytes
+    return WriteReport(job.target, n_bytes, resumed, digests, seconds, mending.n_blocks, refetched)
 
 
 def _journal(job: Job, part_bytes: int) -> Journal:
@@ -161,7 +171,9 @@ def _prove_target(job: Job) -> dict[str, str]:
             prover.stop()
 
 
-def _write_and_publish(job: Job, fd: int, known_bytes: int, progress: Progress) -> tuple[int, dict[str, str]]:
+def _write_and_publish(
+    job: Job, fd: int, known_bytes: int, progress: Progress, mending: Mending
+) -> tuple[int, dict[str, str]]:
     """Return how much was there before, and the digests."""
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, fd)
@@ -169,7 +181,7 @@ def _write_and_publish(job: Job, fd: int, known_bytes: int, progress: Progress) 
         resumed = journal.done_bytes
         if resumed > known_bytes:
             progress.advance(resumed - known_bytes)  # what a process that we waited for has left
-        digests = _write(job, fd, journal, progress)
+        digests = _write(job, fd, journal, progress, mending)
         if not _rename_open(job, fd):
             stack.close()
             job.part.replace(job.target)
@@ -178,14 +190,12 @@ def _write_and_publish(job: Job, fd: int, known_bytes: int, progress: Progress) 
     return resumed, digests
 
 
-def _write(job: Job, fd: int, journal: Journal, progress: Progress) -> dict[str, str]:
+def _write(job: Job, fd: int, journal: Journal, progress: Progress, mending: Mending) -> dict[str, str]:
     """Bring what is missing into the open part file, prove it and make it durable."""
     identity = job.identity
-    prover = Prover(fd, job.proofs, journal.ranges)
     try:
         journal.save()  # a process that waits for us reads here what we write
-        _fill(job, fd, journal, prover, progress)
-        digests = prover.finish()
+        digests = _fill_and_prove(job, fd, journal, progress, mending)
         if job.identity != identity:
             raise IntegrityError(f"{job.target.name}: a source was changed while it was read")
         journal.flush(fd)
@@ -194,11 +204,31 @@ def _write(job: Job, fd: int, journal: Journal, progress: Progress) -> dict[str,
         job.part.unlink(missing_ok=True)  # nothing of it is believed, and it may be large
         raise
     finally:
-        prover.stop()
         if journal.ranges:
             with contextlib.suppress(OSError):  # a full disk: an older note, or none, is right too
                 journal.stop(fd)
     return digests
+
+
+def _fill_and_prove(
+    job: Job, fd: int, journal: Journal, progress: Progress, mending: Mending
+) -> dict[str, str]:
+    """Write what is missing and take the digests; what is wrong is mended once, and all proven again."""
+    marks = Marks(job.journal.with_name(job.journal.name + ".marks"), journal.identity)
+    mended: set[str] = set()
+    while True:
+        prover = Prover(fd, job.proofs, journal.ranges, marks.hasher)
+        try:
+            _fill(job, fd, journal, prover, progress)
+            return prover.finish()
+        except DigestMismatch as error:
+            prover.stop()
+            mender = Mender(job, fd, marks, mending, progress)
+            if error.name in mended or not mender.mend(error.name):
+                raise
+            mended.add(error.name)
+        finally:
+            prover.stop()
 
 
 def _fill(job: Job, fd: int, journal: Journal, prover: Prover, progress: Progress) -> None:

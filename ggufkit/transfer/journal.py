@@ -189,6 +189,12 @@ def joined(ranges: Iterable[Range]) -> list[Range]:
     return out
 
 
+def cut_out(ranges: Iterable[Range], start: int, end: int) -> list[Range]:
+    """Return the ranges without `[start, end)`."""
+    parts = [part for a, b in ranges for part in ((a, min(b, start)), (max(a, end), b))]
+    return [(a, b) for a, b in parts if a < b]
+
+
 def boot_id() -> str | None:
     """Return what tells this boot of the machine from another, or None when that can't be told."""
     try:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ggufkit.errors import IntegrityError
 from ggufkit.transfer.copying import read_at
@@ -42,12 +44,32 @@ class Proof:
     """The SHA-256 that must come out, bare hex; None to take it only."""
 
 
+class Hash(Protocol):
+    """A SHA-256 that is being taken."""
+
+    def update(self, data: bytes, /) -> None:
+        """Hash `data` too."""
+
+    def hexdigest(self) -> str:
+        """Return the digest of all that was hashed."""
+
+
 class Prover:
     """Hashes along with the writer, one thread per proof."""
 
-    def __init__(self, fd: int, proofs: tuple[Proof, ...], written: list[Range]) -> None:
-        """Begin proofs over the open file `fd`, of which the ranges `written` are there already."""
+    def __init__(
+        self,
+        fd: int,
+        proofs: tuple[Proof, ...],
+        written: list[Range],
+        hasher: Callable[[Proof], Hash] = lambda _proof: hashlib.sha256(),
+    ) -> None:
+        """Begin proofs over the open file `fd`, of which the ranges `written` are there already.
+
+        `hasher` makes each proof's hash, which may note what it comes to on the way.
+        """
         self._fd = fd
+        self._hasher = hasher
         self._ranges = joined(written)
         self._changed = threading.Condition()
         self._stopped = False
@@ -99,7 +121,7 @@ class Prover:
             self._errors.append(DigestMismatch(proof.name, digest, proof.expected))
 
     def _digest(self, proof: Proof) -> str | None:
-        sha256 = hashlib.sha256()
+        sha256 = self._hasher(proof)
         for piece in proof.pieces:
             if isinstance(piece, FileRange):
                 self._hash_file(sha256, piece)
@@ -107,7 +129,7 @@ class Prover:
                 return None
         return sha256.hexdigest()
 
-    def _hash_file(self, sha256: hashlib._Hash, piece: FileRange) -> None:
+    def _hash_file(self, sha256: Hash, piece: FileRange) -> None:
         start = piece.start
         with piece.path.open("rb", buffering=0) as file:
             while start < piece.end and not self._stopped:
@@ -117,7 +139,7 @@ class Prover:
                 sha256.update(data)
                 start += len(data)
 
-    def _hash_range(self, sha256: hashlib._Hash, start: int, end: int) -> bool:
+    def _hash_range(self, sha256: Hash, start: int, end: int) -> bool:
         """Hash `[start, end)` of the target as it becomes available; False when stopped."""
         while start < end:
             there = self._wait_for(start, min(start + BLOCK_BYTES, end))

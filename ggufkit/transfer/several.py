@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TypeVar
 
 from ggufkit.errors import GgufkitError, IntegrityError
@@ -11,6 +12,7 @@ from ggufkit.gguf.header import Header
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.copying import write_all
 from ggufkit.transfer.crew import MAX_FAILURES_BESIDE_OTHERS, Crew, Member
+from ggufkit.transfer.journal import cut_out, joined
 from ggufkit.transfer.sources import HubSource, Wrote
 from ggufkit.transfer.tally import Tally
 
@@ -96,6 +98,48 @@ class Several:
     def header(self) -> Header:
         """Read the file's header by range, from the first source that gives it."""
         return self._first(lambda source: source.header())
+
+    @property
+    def n_turns(self) -> int:
+        """One for each source."""
+        return len(self.sources)
+
+    def origins(self, offset: int, end: int) -> list[tuple[int, int]]:
+        """Cut a range where another source's bytes begin."""
+        edges = {edge for member in self._members for pair in member.brought for edge in pair}
+        return list(pairwise([offset, *sorted(e for e in edges if offset < e < end), end]))
+
+    def readers(self, offset: int, end: int, turn: int | None) -> list[HubSource]:
+        """Return the source whose turn it is, unless the range is its own; without a turn all of them."""
+        if turn is None:
+            members = sorted(self._members, key=lambda m: m.is_out)
+        else:
+            members = [self._at_turn(turn)]
+            if len(self.sources) > 1 and any(a <= offset and end <= b for a, b in members[0].brought):
+                return []
+        return [replace(m.source, max_failures=MAX_FAILURES_BESIDE_OTHERS) for m in members]
+
+    def compared(self, offset: int, end: int, turn: int, *, differed: bool) -> None:
+        """Keep account of whose bytes are there, and who is suspected."""
+        now = self._at_turn(turn)
+        for member in self._members:
+            had = any(a < end and offset < b for a, b in member.brought)
+            if differed and had and member is not now:
+                member.brought = cut_out(member.brought, offset, end)
+                member.suspected_at = turn
+        now.brought = joined([*now.brought, (offset, end)])
+
+    def blame(self) -> None:
+        """Ask those no more that brought wrong bytes."""
+        last = max((m.suspected_at for m in self._members if m.suspected_at is not None), default=None)
+        for member in self._members:
+            if last is not None and member.suspected_at == last:
+                member.standing.lies = True
+                self.progress.note(f"{member.standing.label} sent wrong bytes: going on without it")
+
+    def _at_turn(self, turn: int) -> Member:
+        """Return whose turn it is: who brought most comes first, for then least is fetched again."""
+        return sorted(self._members, key=lambda m: (m.is_out, -m.standing.served_bytes))[turn]
 
     def _first(self, ask: Callable[[HubSource], T]) -> T:
         errors: list[GgufkitError] = []

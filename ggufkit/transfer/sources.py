@@ -6,10 +6,10 @@ import io
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ggufkit.errors import AccessError, FormatError, IntegrityError, NetworkError, NotFoundError
 from ggufkit.gguf.header import Header
@@ -52,6 +52,37 @@ class Source(Protocol):
 
     def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
         """Copy bytes `[offset, offset + n_bytes)` to offset `at` of the open file `fd`."""
+
+
+class Reader(Protocol):
+    """Something that a range of a file can be read from."""
+
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        """Return bytes `[offset, offset + n_bytes)`, all of them."""
+
+
+@runtime_checkable
+class Mendable(Protocol):
+    """A source whose bytes can be had a second time, if they turn out to be wrong."""
+
+    @property
+    def n_turns(self) -> int:
+        """How many sources there are, each of which gets a turn to have brought everything."""
+
+    def origins(self, offset: int, end: int) -> Sequence[tuple[int, int]]:
+        """Cut `[offset, end)` into ranges of which each came from one place, as far as that is known."""
+
+    def readers(self, offset: int, end: int, turn: int | None) -> Sequence[Reader]:
+        """Return who is to give one of these ranges at this turn, none if it is from there already.
+
+        Without a turn it is whoever can.
+        """
+
+    def compared(self, offset: int, end: int, turn: int, *, differed: bool) -> None:
+        """Hear that a range is now as this turn's source gave it, and whether it was before."""
+
+    def blame(self) -> None:
+        """Hear that after the last turn all is right: what differed then was wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +192,25 @@ class HubSource:
             first_read_bytes=64 << 10,
             growth=1.25,
         )
+
+    @property
+    def n_turns(self) -> int:
+        """One: there is no other source."""
+        return 1
+
+    def origins(self, offset: int, end: int) -> list[tuple[int, int]]:
+        """All came from here."""
+        return [(offset, end)]
+
+    def readers(self, offset: int, end: int, turn: int | None) -> list[HubSource]:
+        """Return itself: there is no other."""
+        return [self]
+
+    def compared(self, offset: int, end: int, turn: int, *, differed: bool) -> None:
+        """Do nothing: there is no other."""
+
+    def blame(self) -> None:
+        """Do nothing: there is no other."""
 
     def _stream(self, offset: int, end: int, write: Callable[[memoryview, int], None]) -> None:
         """Bring `[offset, end)`; the budget of failures is refilled by every new byte."""

@@ -16,7 +16,10 @@ MB = 1 << 20
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 400 * MB), st.integers(1, 8), st.lists(st.floats(0.001, 200), min_size=8), st.integers()
+    st.integers(0, 400 * MB),
+    st.integers(1, 8),
+    st.lists(st.floats(1, 200), min_size=8, max_size=8),
+    st.integers(),
 )
 def test_whoever_works_how_fast_and_fails_when_each_byte_comes_once(
     n_bytes: int, n_streams: int, speeds: list[float], seed: int
