@@ -2,7 +2,7 @@
 
 The table holds a socket's memory channels (64 bits each) and their highest speed with one module a channel;
 the speeds are the family's best models'. Where a line names a page, an excerpt of it was read in November
-2026; the other lines are as generally known and not checked against any page. The makers' own were out of reach.
+2026; the other lines are as generally known, not checked against a page. The makers' own were out of reach.
 """
 
 from __future__ import annotations
@@ -111,8 +111,9 @@ class Cpu:
     """Whether this is a virtual machine, whose firmware makes its memory modules up."""
 
 
-# Apple, technical specifications of the Macs with each chip: "memory bandwidth", of two the lower. Read
-# was that of the Mac mini of 2024 (M4, M4 Pro: support.apple.com/en-sg/121555); the others are as generally known.
+# Apple, technical specifications of the Macs with each chip: "memory bandwidth", of two the lower. One of
+# these pages was read, that of the Mac mini of 2024 (M4, M4 Pro: support.apple.com/en-sg/121555); the others'
+# numbers are as generally known.
 _APPLE_GB_PER_S = {
     "M1": 68.25,
     "M1 Pro": 200,

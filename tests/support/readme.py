@@ -18,6 +18,7 @@ from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.split import plan_split, split
 from tests.support.ggufs import r1_shards
 from tests.support.hub import run_hub
+from tests.support.quants import r1_quant
 from tests.support.runtimes import run_ollama
 
 ROOT = Path(__file__).parents[2]
@@ -90,13 +91,15 @@ def _expanded(word: str, folder: Path) -> list[str]:
 
 
 def fill_hub(root: Path) -> Path:
-    """Make a hub's folder: SmolLM2 in three shards, and R1's full-size sparse shards."""
+    """Make a hub's folder: SmolLM2 in three shards, and R1's full-size sparse shards in five quants."""
     source = root.parent / "source" / f"{SMOL_STEM}.gguf"
     source.parent.mkdir(parents=True)
     shutil.copy(testbed.smollm2(), source)
     folder = root / SMOL_REPO / SMOL_STEM
     split(plan_split(find_model(str(source)), max_bytes=40_000_000, output=folder))
     r1_shards(root / R1_REPO / R1_STEM)
+    for quant in ("UD-IQ1_S", "UD-Q2_K_XL", "Q4_K_M", "Q8_0"):
+        r1_quant(root / R1_REPO / f"DeepSeek-R1-{quant}", quant, mla=False)
     return root
 
 
