@@ -125,11 +125,17 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644, *, staging: Path | 
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        temporary.chmod(mode)  # mkstemp gives 0600
+        set_mode(temporary, mode)  # mkstemp gives 0600
         replace_durably(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set permissions where the file system keeps any: FAT and exFAT refuse it (linux/fs/fat/file.c)."""
+    with contextlib.suppress(OSError):
+        path.chmod(mode)
 
 
 def replace_durably(tmp: Path, dst: Path) -> None:
@@ -190,7 +196,7 @@ def _copy(src: Path, dst: Path, staging: Path, *, only_reflink: bool, progress: 
     try:
         with src.open("rb", buffering=0) as source, os.fdopen(handle, "wb", buffering=0) as target:
             method = _fill(source.fileno(), target.fileno(), src, dst, only_reflink, progress)
-        temporary.chmod(0o644)
+        set_mode(temporary, 0o644)
         replace_durably(temporary, dst)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -166,11 +166,16 @@ def _can_go_on(path: Path, job: Job, size_bytes: int) -> bool:
     return alone and (path == job.part or not os.path.lexists(job.part))
 
 
-def link_whole(root: Path, wanted: Sequence[tuple[Adoption, Job]], progress: Progress = SILENT) -> set[Path]:
+def link_whole(
+    root: Path, wanted: Sequence[tuple[Adoption, Job]], *, links: bool = True, progress: Progress = SILENT
+) -> set[Path]:
     """Give whole files that were found their second names; returns the targets that are there now.
 
     All are linked aside first: one may lie where another goes. A file that is not what it was is left out.
+    Without `links` (a disk that has none) they are copied at once.
     """
+    if not links and any(adoption.whole and not adoption.copied_bytes for adoption, _ in wanted):
+        progress.note(f"the disk of {root} has no hard links: what was found is copied")
     aside = root / RECORD_FOLDER / "adopting"
     staged: list[tuple[Path, Job]] = []
     for i, (adoption, job) in enumerate(wanted):
@@ -180,7 +185,8 @@ def link_whole(root: Path, wanted: Sequence[tuple[Adoption, Job]], progress: Pro
         aside.mkdir(parents=True, exist_ok=True)
         held = aside / str(i)
         held.unlink(missing_ok=True)
-        link_or_copy(adoption.whole, held, progress=progress)
+        heard = progress if adoption.copied_bytes else _NotesOf(progress)  # a link counts as done already
+        link_or_copy(adoption.whole, held, method="auto" if links else "copy", progress=heard)
         staged.append((held, job))
     for held, job in staged:
         job.target.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +198,26 @@ def link_whole(root: Path, wanted: Sequence[tuple[Adoption, Job]], progress: Pro
     with contextlib.suppress(OSError):
         aside.rmdir()
     return {job.target for _, job in staged}
+
+
+@dataclass(frozen=True, slots=True)
+class _NotesOf:
+    """Passes on what is said, and no bytes."""
+
+    progress: Progress
+
+    def start(self, task: str, total_bytes: int, done_bytes: int = 0) -> None:
+        """Hear nothing."""
+
+    def advance(self, n_bytes: int) -> None:
+        """Hear nothing."""
+
+    def note(self, message: str) -> None:
+        """Pass it on."""
+        self.progress.note(message)
+
+    def finish(self) -> None:
+        """Hear nothing."""
 
 
 def confirmed(adoption: Adoption, source: Readable, progress: Progress = SILENT) -> Adoption | None:

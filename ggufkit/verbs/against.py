@@ -32,7 +32,7 @@ def expected_files(argument: str | None, against: str, progress: Progress = SILE
     folder = path if path.is_dir() else path.parent
     local = _files_below(folder)
     manifest = _manifest(against, local, folder, progress)
-    files = tuple(replace(f, local=_place_of(f.path, local)) for f in manifest.files)
+    files = tuple(replace(f, local=_place_of(f, local, folder)) for f in manifest.files)
     if path.is_file():
         files = tuple(f for f in files if _same_set(f.path, path.name))
     if not any((folder / (f.local or f.path)).exists() for f in files):
@@ -41,7 +41,7 @@ def expected_files(argument: str | None, against: str, progress: Progress = SILE
     return Record(folder, folder / RECORD_FOLDER, replace(manifest, files=files))
 
 
-def _manifest(against: str, local: dict[str, str], folder: Path, progress: Progress) -> Manifest:
+def _manifest(against: str, local: dict[str, list[str]], folder: Path, progress: Progress) -> Manifest:
     manifest = find_manifest(against)
     if manifest is not None or not is_ref(against):
         return manifest or need_manifest(against)
@@ -58,7 +58,7 @@ def _manifest(against: str, local: dict[str, str], folder: Path, progress: Progr
     return _of_quant(repo, quants[0])
 
 
-def _named_like(quants: Iterable[Quant], local: dict[str, str]) -> list[Quant]:
+def _named_like(quants: Iterable[Quant], local: dict[str, list[str]]) -> list[Quant]:
     return [quant for quant in quants if any(_name(file.path) in local for file in quant.files)]
 
 
@@ -69,9 +69,9 @@ def _of_quant(repo: Repo, quant: Quant) -> Manifest:
     return Manifest(quant.stem, quant.name, files, (source,))
 
 
-def _files_below(folder: Path) -> dict[str, str]:
-    """Return the paths of the files in `folder` by name, the least deep ones; not in linked folders."""
-    found: dict[str, str] = {}
+def _files_below(folder: Path) -> dict[str, list[str]]:
+    """Return the paths of the files in `folder` by name, the least deep ones first; not in linked folders."""
+    found: dict[str, list[str]] = {}
     level = [folder]
     for _ in range(MAX_DEPTH):
         deeper: list[Path] = []
@@ -80,17 +80,20 @@ def _files_below(folder: Path) -> dict[str, str]:
                 if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
                     deeper.append(path)
                 elif path.is_file():
-                    found.setdefault(path.name, path.relative_to(folder).as_posix())
+                    found.setdefault(path.name, []).append(path.relative_to(folder).as_posix())
         level = deeper
     return found
 
 
-def _place_of(path: str, local: dict[str, str]) -> str | None:
-    """Return where the file of a repo lies, or None when it is at its own path, or nowhere."""
-    if path in local.values():
+def _place_of(file: ManifestFile, local: dict[str, list[str]], folder: Path) -> str | None:
+    """Return where the file of a repo lies, or None when it is at its own path, or nowhere.
+
+    Of several that have its name one of its size is meant.
+    """
+    places = local.get(_name(file.path), [])
+    if file.path in places or not places:
         return None
-    place = local.get(_name(path))
-    return place if place != path else None
+    return next((p for p in places if file.size_fits((folder / p).stat().st_size)), places[0])
 
 
 def _same_set(path: str, name: str) -> bool:

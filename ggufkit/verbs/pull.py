@@ -182,7 +182,7 @@ def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
     """
     began = time.monotonic()
     _check_room(plan)
-    probe(plan.root, [(f.path, f.size_bytes) for f in plan.files if f.state != "kept"])
+    disk = probe(plan.root, [(f.path, f.size_bytes) for f in plan.files if f.state != "kept"])
     remember_last(record_pull(plan))
     for file in plan.files:
         if file.state == "kept":  # a run killed after the last rename leaves its notes
@@ -191,7 +191,7 @@ def pull(plan: PullPlan, progress: Progress = SILENT) -> PullReport:
         done = plan.total_bytes - plan.needed_bytes - plan.copied_bytes
         progress.start(f"pulling {plan.quant.stem}", plan.total_bytes, done)
         try:
-            _fetch_all(plan, progress)
+            _fetch_all(plan, disk.hard_links, progress)
         finally:
             progress.finish()
     _check_model(plan)
@@ -237,12 +237,12 @@ def _job(repo: Repo, root: Path, target: Path, file: RemoteFile, http: Http, pro
     return Job(target, whole_file(file.size_bytes), (source,), journal_path(root, target), (proof,))
 
 
-def _fetch_all(plan: PullPlan, progress: Progress) -> None:
+def _fetch_all(plan: PullPlan, links: bool, progress: Progress) -> None:
     with plan.repo.http() as http:
         files = [(p, f) for p, f in zip(plan.files, plan.quant.files, strict=True) if p.state != "kept"]
         jobs = [_job(plan.repo, plan.root, p.target, f, http, progress) for p, f in files]
         found = [(p.adopted, job) for (p, _), job in zip(files, jobs, strict=True) if p.adopted is not None]
-        linked = link_whole(plan.root, found, progress)
+        linked = link_whole(plan.root, found, links=links, progress=progress)
         for (pulled, _), job in zip(files, jobs, strict=True):
             if pulled.target in linked:
                 continue

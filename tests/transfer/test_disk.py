@@ -398,3 +398,19 @@ def test_folders_that_do_not_open_are_let_be(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "open", windows)
     fsync_folder(tmp_path)
     assert asked == [tmp_path]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+def test_a_disk_that_keeps_no_permissions_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """FAT and exFAT refuse a mode that they can't show."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    write_atomic(tmp_path / "record", b"text")
+    assert (tmp_path / "record").read_bytes() == b"text"
+    assert link_or_copy(tmp_path / "record", tmp_path / "copy", method="copy") == "copy"
+    assert (tmp_path / "copy").read_bytes() == b"text"

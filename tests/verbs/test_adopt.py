@@ -69,6 +69,26 @@ def of(report: PullReport, path: str) -> str:
     return next(f.state for f in report.files if f.path == path)
 
 
+class Heard:
+    """A listener that adds up."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+        self.notes: list[str] = []
+
+    def start(self, task: str, total_bytes: int, done_bytes: int = 0) -> None:
+        self.total, self.done = total_bytes, done_bytes
+
+    def advance(self, n_bytes: int) -> None:
+        self.done += n_bytes
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def finish(self) -> None:
+        """Nothing is to be closed."""
+
+
 # ---- whole files ----
 
 
@@ -120,7 +140,10 @@ def test_a_file_that_can_not_be_linked_is_copied(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    get()
+    heard = Heard()
+    pull(plan(), heard)
+    assert f"the disk of {NAME} has no hard links: what was found is copied" in heard.notes
+    assert heard.done <= heard.total == sum(map(len, files.values()))
     assert not (work / NAME / path).samefile(work / NAME / name)
     assert tree(work / NAME) == {**files, name: data}
 
@@ -196,7 +219,9 @@ def test_what_a_broken_download_left_is_not_fetched_again(
     assert snapshot(work) == before, "planning writes nothing"
     one = next(f for f in planned.files if f.path == path)
     assert one.state == "resume" and one.missing_bytes == len(data) - n_bytes
-    report = pull(planned)
+    heard = Heard()
+    report = pull(planned, heard)
+    assert heard.done == heard.total == sum(map(len, files.values()))
     assert of(report, path) == "resume"
     samples = 2 * adopt_module.SAMPLE_BYTES
     assert hub.sent_bytes(name, plane="cdn") <= len(data) - n_bytes + samples + (64 << 10)
