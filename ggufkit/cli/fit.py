@@ -89,6 +89,7 @@ def command(
     ram: int | None,
     machines: tuple[str, ...],
     bandwidth: int | None,
+    gpu_bandwidth: int | None,
     disk_speed: int | None,
     ctx_size: int | None,
     runtime: str | None,
@@ -148,7 +149,13 @@ def command(
         forget()
         calibrate = None
     draw = _painter(out, picture, force=force)
-    rigs = find_rigs(machines, ram_bytes=ram, bandwidth_bytes_per_s=bandwidth, disk_bytes_per_s=disk_speed)
+    rigs = find_rigs(
+        machines,
+        ram_bytes=ram,
+        bandwidth_bytes_per_s=bandwidth,
+        gpu_bytes_per_s=gpu_bandwidth,
+        disk_bytes_per_s=disk_speed,
+    )
     chosen = None if runtime is None else find_runtime(runtime)
     wished = _wishes(isa=isa or isa_for(rigs[0]), **wishes)
     several = find_several(model, source=source, progress=out.progress())
@@ -294,8 +301,6 @@ def _speed(report: FitReport) -> list[str]:
         return speed_lines(report.speed)
     if report.verdict.level in ("no", "unknown"):
         return []
-    if report.placement is not None:
-        return ["speed: not predicted with GPUs"]
     return [f"speed: {SPEED_UNKNOWN}"]
 
 

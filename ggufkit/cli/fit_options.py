@@ -28,6 +28,12 @@ _OPTIONS = (
         help="Theoretical bandwidth of the memory, e.g. 76.8G: GB/s.",
     ),
     click.option(
+        "--gpu-bandwidth",
+        type=RATE,
+        metavar="RATE",
+        help="Theoretical bandwidth of a GPU's memory, e.g. 448G: GB/s.",
+    ),
+    click.option(
         "--disk-speed",
         type=RATE,
         metavar="RATE",

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ggufkit.fit.estimate import MemoryEstimate
+from ggufkit.fit.placement import place
 from ggufkit.fit.rig import Bandwidths, Rig
 from ggufkit.fit.speed import Basis, SpeedEstimate, active_bytes_per_token, calibrated_speed, predict_speed
 from ggufkit.fit.verdict import Verdict
@@ -28,6 +29,9 @@ SLOW_INCLUDED = ("cpu_xeon",)
 
 ASSUMED_DISK_BYTES_PER_S = 2e9
 """When nobody says: an NVMe SSD of PCIe 3.0 read through page faults; SATA would be 0.5 GB/s. Our choice."""
+ASSUMED_GPU_BYTES_PER_S = (192e9, 450e9, 1000e9)
+"""The memory of a GPU when nobody says: a P106-100's, one in between, an RTX 4090's."""
+HOST = "CPU"
 LOW_MISS_FACTOR, HIGH_MISS_FACTOR = 2.0, 0.5
 """How much more or less of a token than the missing share of the weights comes from the disk: some experts
 are asked for more often than others and stay; read-ahead brings in what nobody needs. Our own choice."""
@@ -45,6 +49,21 @@ class TokenReads:
     """Whether experts are chosen for each token."""
     slow_share: float
     """Part of the weights read, by their number, that is in types which CPUs unpack slowly."""
+    gpu_weights_bytes: int = 0
+    """Bytes of those weights that lie on GPUs."""
+    gpu_cache_bytes: int = 0
+    """Bytes of that cache that lie on GPUs."""
+
+    @property
+    def in_ram(self) -> TokenReads:
+        """Return what of it is read from the computer's memory."""
+        return replace(
+            self,
+            weights_bytes=self.weights_bytes - self.gpu_weights_bytes,
+            cache_bytes=self.cache_bytes - self.gpu_cache_bytes,
+            gpu_weights_bytes=0,
+            gpu_cache_bytes=0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +101,26 @@ def token_reads(info: ModelInfo, tensors: Sequence[TensorInfo], estimate: Memory
         cache_bytes=(estimate.kv_cache_bytes or 0) // n_texts,
         moe=info.experts is not None and info.experts.n_used is not None,
         slow_share=slow / max(1, sum(n for n, _ in used)),
+        gpu_weights_bytes=_on_gpus(info, tensors, estimate),
+        gpu_cache_bytes=sum(d.kv_cache_bytes or 0 for d in estimate.devices if d.name != HOST) // n_texts,
     )
+
+
+def _on_gpus(info: ModelInfo, tensors: Sequence[TensorInfo], estimate: MemoryEstimate) -> int:
+    """Return the bytes of weights that a token reads on GPUs; the input embedding never is there."""
+    offload = estimate.settings.offload
+    if offload is None:
+        return 0
+    placed = place(offload, info.n_layers or 0)
+    there = [t for t in main_tensors(tensors, info) if placed.of_tensor(t.name)[0] != placed.cpu]
+    return sum(used_part(tensor, tensor.n_bytes, info) for tensor in there)
 
 
 def speed_on(rig: Rig, reads: TokenReads, verdict: Verdict) -> ModelSpeed | None:
     """Predict a model's speed on `rig`; None when the bandwidth is unknown or the model does not run."""
     if rig.bandwidth is None or verdict.level in ("no", "unknown") or not reads.weights_bytes:
         return None
-    empty, half, full = (
-        _in_memory(rig, rig.bandwidth, reads, part) for part in (0, reads.cache_bytes // 2, reads.cache_bytes)
-    )
-    low, likely, high = full.low_tokens_per_s, half.tokens_per_s, empty.high_tokens_per_s
-    if _is_slow(rig, reads):
-        low *= SLOW_LOW_FACTOR
+    low, likely, high, half = _range(rig, rig.bandwidth, reads)
     formula = half.formula
     if verdict.level == "pages":
         missing = 1 - verdict.weights_in_memory
@@ -111,6 +137,40 @@ def speed_on(rig: Rig, reads: TokenReads, verdict: Verdict) -> ModelSpeed | None
         family=rig.family,
         notes=tuple(_notes(rig, reads, verdict)),
     )
+
+
+def _range(rig: Rig, bandwidth: Bandwidths, reads: TokenReads) -> tuple[float, float, float, SpeedEstimate]:
+    """Return the speeds without the disk, with a full, a half full and an empty context, and the second."""
+    if reads.gpu_weights_bytes and rig.family.startswith("cpu"):
+        return _with_gpus(rig, bandwidth, reads)
+    empty, half, full = (
+        _in_memory(rig, bandwidth, reads, part) for part in (0, reads.cache_bytes // 2, reads.cache_bytes)
+    )
+    low = full.low_tokens_per_s * (SLOW_LOW_FACTOR if _is_slow(rig, reads) else 1.0)
+    return low, half.tokens_per_s, empty.high_tokens_per_s, half
+
+
+def _with_gpus(
+    rig: Rig, bandwidth: Bandwidths, reads: TokenReads
+) -> tuple[float, float, float, SpeedEstimate]:
+    """Add the time of the part on GPUs to that of the part in RAM: one waits for the other.
+
+    Against published runs with the experts in RAM (hybrid_moe in docs/speed.md) it is as good as that family.
+    """
+    rates = [rig.gpu_bytes_per_s or assumed for assumed in ASSUMED_GPU_BYTES_PER_S]
+    parts = (reads.gpu_cache_bytes, reads.gpu_cache_bytes // 2, 0)
+    gpu = [
+        predict_speed("gpu", rate, max(1, reads.gpu_weights_bytes + part))
+        for rate, part in zip(rates, parts, strict=True)
+    ]
+    speeds = [gpu[0].low_tokens_per_s, gpu[1].tokens_per_s, gpu[2].high_tokens_per_s]
+    told = f"on GPUs {gpu[1].formula}"
+    ram = reads.in_ram
+    if ram.weights_bytes <= 0:
+        return speeds[0], speeds[1], speeds[2], replace(gpu[1], formula=told)
+    *host, half = _range(rig, bandwidth, ram)
+    low, likely, high = (1 / (1 / a + 1 / b) for a, b in zip(host, speeds, strict=True))
+    return low, likely, high, replace(half, formula=f"in RAM {half.formula}; {told}")
 
 
 def _in_memory(rig: Rig, bandwidth: Bandwidths, reads: TokenReads, cache_bytes: int) -> SpeedEstimate:
@@ -150,6 +210,7 @@ def _paged(
     least lately then has dropped it all: its low end reads every weight from the disk.
     """
     disk = rig.disk_bytes_per_s or ASSUMED_DISK_BYTES_PER_S
+    reads = reads.in_ram
     most = min(1.0, missing * LOW_MISS_FACTOR) if reads.moe else 1.0
     parts = (most, missing, missing * HIGH_MISS_FACTOR)
     low, likely, high = (
@@ -164,5 +225,8 @@ def _notes(rig: Rig, reads: TokenReads, verdict: Verdict) -> Iterator[str]:
     if verdict.level == "pages" and rig.disk_bytes_per_s is None:
         assumed = f"{ASSUMED_DISK_BYTES_PER_S / 1e9:.0f} GB/s"
         yield f"that the SSD is read at {assumed} is assumed; --disk-speed says how fast it is"
-    if rig.gpus and rig.family.startswith("cpu"):
-        yield "its graphics cards are not counted"
+    if reads.gpu_weights_bytes and rig.gpu_bytes_per_s is None:
+        low, likely, high = (f"{rate / 1e9:.0f}" for rate in ASSUMED_GPU_BYTES_PER_S)
+        yield f"the GPU's memory is assumed at {low} to {high} GB/s, likely {likely}; --gpu-bandwidth says it"
+    if rig.gpus and rig.family.startswith("cpu") and not reads.gpu_weights_bytes:
+        yield "its graphics cards are not counted; --vram puts a part of the model there"

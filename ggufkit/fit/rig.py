@@ -61,7 +61,9 @@ class Rig:
     known_run: KnownRun | None = None
     """One run on it, to calibrate by."""
     gpus: tuple[ProfileGpu, ...] = ()
-    """Its graphics cards; `fit` counts on none of them unless the family does."""
+    """Its graphics cards; counted only for what is laid on them (--vram), but where the family has them."""
+    gpu_bytes_per_s: float | None = None
+    """Bandwidth of a GPU's memory (the slowest); None when nobody said."""
     price_cny: Sourced | None = None
     """Price in yuan."""
     price_usd: Sourced | None = None
@@ -85,6 +87,7 @@ def rig_of(profile: MachineProfile, *, ram_bytes: int | None = None) -> Rig:
         n_sockets=int(profile.n_sockets.value),
         bandwidth=Bandwidths(profile.bandwidth_bytes_per_s, "profile"),
         gpus=profile.gpus,
+        gpu_bytes_per_s=min((gpu.bandwidth_gb_per_s.value * 1e9 for gpu in profile.gpus), default=None),
         price_cny=profile.price_cny,
         price_usd=profile.price_usd,
         power_w=profile.power_w,

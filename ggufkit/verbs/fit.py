@@ -138,9 +138,7 @@ def fit_model(
         verdict=verdict,
         contexts=tuple(fitting.row(n) for n in _shown_contexts(info, tokens)),
         longest_context_tokens=longest,
-        speed=None
-        if rig is None or settings.offload
-        else speed_on(rig, token_reads(info, tensors, estimate), verdict),
+        speed=None if rig is None else speed_on(rig, token_reads(info, tensors, estimate), verdict),
         warnings=(*estimate.warnings, *_machine_warnings(machine, verdict)),
         changes=changes(Situation(info, settings, estimate, verdict, longest, each, fitting.at)),
     )

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ggufkit.errors import FormatError, UsageError
-from ggufkit.fit.estimate import FitSettings
+from ggufkit.fit.estimate import FitSettings, MemoryEstimate
 from ggufkit.fit.memory import estimate_memory
+from ggufkit.fit.offload import settled
 from ggufkit.fit.outlook import ModelSpeed, speed_on, token_reads
 from ggufkit.fit.profiles import Runtime, Wishes, settings_for
 from ggufkit.fit.rig import Rig
-from ggufkit.fit.verdict import Level, judge, reserve_of
+from ggufkit.fit.verdict import Level, Verdict, judge, reserve_of
 from ggufkit.gguf.header import Header, TensorInfo
 from ggufkit.gguf.model import ModelInfo, model_info
 from ggufkit.progress import SILENT, Progress
@@ -172,8 +173,7 @@ class _Judge:
     rig: Rig
 
     def row(self) -> QuantFit:
-        estimate = estimate_memory(self.info, self.tensors, self.settings)
-        verdict = judge(estimate, self.rig.memory, reserve_of(self.rig.memory, self.settings, estimate))
+        estimate, verdict = self.at(self.settings)
         n_bytes = sum(tensor.n_bytes for tensor in self.tensors)
         return QuantFit(
             name=self.candidate.name,
@@ -201,10 +201,13 @@ class _Judge:
         return usual[low - 1] if low else None
 
     def fits(self, context_tokens: int) -> bool:
-        settings = replace(self.settings, context_tokens=context_tokens)
-        estimate = estimate_memory(self.info, self.tensors, settings)
+        return self.at(replace(self.settings, context_tokens=context_tokens))[1].level == "fits"
+
+    def at(self, settings: FitSettings) -> tuple[MemoryEstimate, Verdict]:
+        placed = settled(self.info, self.tensors, settings)
+        estimate = estimate_memory(self.info, self.tensors, placed)
         machine = self.rig.memory
-        return judge(estimate, machine, reserve_of(machine, settings, estimate)).level == "fits"
+        return estimate, judge(estimate, machine, reserve_of(machine, placed, estimate))
 
 
 def choose(

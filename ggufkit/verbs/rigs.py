@@ -45,6 +45,7 @@ def find_rigs(
     *,
     ram_bytes: int | None = None,
     bandwidth_bytes_per_s: float | None = None,
+    gpu_bytes_per_s: float | None = None,
     disk_bytes_per_s: float | None = None,
 ) -> tuple[Rig, ...]:
     """Return the machines called `names`, in that order; without names this one.
@@ -55,7 +56,14 @@ def find_rigs(
     rigs = [_profile_rig(name, ram_bytes) for name in dict.fromkeys(names)] or [_this_rig(ram_bytes)]
     if bandwidth_bytes_per_s is not None:
         rigs = [replace(rig, bandwidth=Bandwidths(bandwidth_bytes_per_s, "given")) for rig in rigs]
-    return tuple(replace(rig, disk_bytes_per_s=disk_bytes_per_s) for rig in rigs)
+    return tuple(
+        replace(
+            rig,
+            disk_bytes_per_s=disk_bytes_per_s,
+            gpu_bytes_per_s=gpu_bytes_per_s or rig.gpu_bytes_per_s,
+        )
+        for rig in rigs
+    )
 
 
 def _profile_rig(name: str, ram_bytes: int | None) -> Rig:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ggufkit.fit.estimate import FitSettings
+from ggufkit.fit.estimate import FitSettings, Offload
 from ggufkit.fit.machine import given_machine, machine_profiles
 from ggufkit.fit.memory import estimate_memory
 from ggufkit.fit.outlook import ASSUMED_DISK_BYTES_PER_S, ModelSpeed, TokenReads, speed_on, token_reads
@@ -150,3 +150,75 @@ def test_a_profile_is_a_rig() -> None:
     assert (found.profile, found.family, found.memory.ram_bytes) == ("z440-1ch", profile.family, 64 * GIB)
     assert rig_of(profile, ram_bytes=GIB).memory == given_machine(GIB)
     assert (found.price_cny, found.power_w) == (profile.price_cny, profile.power_w)
+
+
+# A part on GPUs
+
+OFFLOADED = replace(DENSE, gpu_weights_bytes=6_000_000_000)
+
+
+def test_the_part_on_gpus_and_the_part_in_ram_wait_for_each_other() -> None:
+    found = speed(rig(gpu_bytes_per_s=448e9), OFFLOADED)
+    ram = predict_speed("cpu_epyc_1s", 100e9, 4e9)
+    gpu = predict_speed("gpu", 448e9, 6e9)
+    assert found.tokens_per_s == pytest.approx(1 / (1 / ram.tokens_per_s + 1 / gpu.tokens_per_s))
+    assert found.tokens_per_s > speed(rig()).tokens_per_s
+    assert found.notes == ()
+    assert "in RAM 4.0 GB" in found.formula and "on GPUs 6.0 GB" in found.formula
+
+
+def test_an_unknown_gpu_widens_the_range() -> None:
+    known, unknown = speed(rig(gpu_bytes_per_s=450e9), OFFLOADED), speed(rig(), OFFLOADED)
+    assert unknown.tokens_per_s == known.tokens_per_s
+    assert unknown.low_tokens_per_s < known.low_tokens_per_s
+    assert known.high_tokens_per_s < unknown.high_tokens_per_s
+    assert "--gpu-bandwidth" in unknown.notes[0]
+
+
+def test_all_on_gpus_is_their_family_s_prediction() -> None:
+    reads = replace(DENSE, gpu_weights_bytes=DENSE.weights_bytes)
+    gpu = predict_speed("gpu", 448e9, 10e9)
+    assert speed(rig(gpu_bytes_per_s=448e9), reads).tokens_per_s == gpu.tokens_per_s
+
+
+def test_families_that_count_their_gpus_do_so_once() -> None:
+    for family in ("hybrid_moe", "apple"):
+        here = rig(family=family, gpu_bytes_per_s=448e9)
+        assert speed(here, OFFLOADED).tokens_per_s == speed(here).tokens_per_s
+
+
+def test_only_what_is_in_ram_pages() -> None:
+    pages = replace(FITS, level="pages", weights_in_memory=0.5)
+    found = speed(rig(gpu_bytes_per_s=448e9, disk_bytes_per_s=1e9), OFFLOADED, pages)
+    assert "plus 2.0 GB at 1.0 GB/s" in found.formula
+
+
+def test_what_lies_on_gpus_is_told_by_the_placement() -> None:
+    none = reads_of(LLAMA)
+    assert (none.gpu_weights_bytes, none.gpu_cache_bytes) == (0, 0)
+    layers = reads_of(LLAMA, offload=Offload((24 * GIB,), n_gpu_layers=16))
+    assert 0.3 * layers.weights_bytes < layers.gpu_weights_bytes < 0.6 * layers.weights_bytes
+    assert 0.4 < layers.gpu_cache_bytes / layers.cache_bytes < 0.5
+    everything = reads_of(LLAMA, offload=Offload((24 * GIB,)))
+    assert everything.gpu_weights_bytes == everything.weights_bytes  # the input embedding is read by rows
+    assert everything.gpu_cache_bytes == everything.cache_bytes
+    experts = reads_of(MLA_R1, offload=Offload((24 * GIB,), cpu_moe=True))
+    assert 0.2 < experts.in_ram.weights_bytes / experts.weights_bytes < 0.6
+
+
+@pytest.mark.parametrize(
+    ("family", "bandwidth", "gpu", "measured"),
+    [
+        ("cpu_xeon_ddr5", 307.2e9, 1008e9, 8.73),  # 1x Xeon 6454S + 4090D
+        ("cpu_epyc_1s", 460.8e9, 1008e9, 14.0),  # EPYC 9654 + 4090
+        ("cpu_xeon", 204.8e9, 1008e9, 6.5),  # Xeon 8352Y + 4090
+    ],
+)
+def test_published_runs_with_experts_in_ram_are_in_the_range(
+    family: str, bandwidth: float, gpu: float, measured: float
+) -> None:
+    reads = reads_of("deepseek-r1-671b-mla-q4km", offload=Offload((24 * GIB,), cpu_moe=True))
+    here = rig(family=family, bandwidth=Bandwidths(bandwidth, "given"), gpu_bytes_per_s=gpu)
+    found = speed(here, reads)
+    assert found.low_tokens_per_s < measured < found.high_tokens_per_s
+    assert found.tokens_per_s == pytest.approx(measured, rel=0.3)
