@@ -17,7 +17,7 @@ from ggufkit.errors import IntegrityError
 from ggufkit.transfer.copying import read_at
 from ggufkit.transfer.journal import Range, joined
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 256 << 10  # larger ones miss the cache, and there is one per proof
 
 
 @dataclass(frozen=True, slots=True)
