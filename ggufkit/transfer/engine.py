@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, TargetExistsError
@@ -83,6 +83,8 @@ class WriteReport:
     """Blocks that were wrong, on the disk or as they came, and were replaced."""
     refetched_bytes: int = 0
     """What was fetched a second time to find and replace them."""
+    marks: dict[str, dict[int, str]] = field(default_factory=dict)
+    """What each proof's digest was on the way (see marks.py), by the number of bytes before."""
 
 
 def resumable_bytes(job: Job) -> int:
@@ -118,8 +120,16 @@ def write(job: Job, progress: Progress = SILENT) -> WriteReport:
             raise NoSpaceError(f"{job.part}: the disk is full", hint=hint) from error
         raise
     seconds = time.monotonic() - began
-    n_bytes, refetched = job.layout.n_bytes, mending.fetched_bytes
-    return WriteReport(job.target, n_bytes, resumed, digests, seconds, mending.n_blocks, refetched)
+    return WriteReport(
+        target=job.target,
+        n_bytes=job.layout.n_bytes,
+        resumed_bytes=resumed,
+        digests=digests,
+        seconds=seconds,
+        n_mended_blocks=mending.n_blocks,
+        refetched_bytes=mending.fetched_bytes,
+        marks=mending.marks,
+    )
 
 
 def _journal(job: Job, part_bytes: int) -> Journal:
@@ -220,7 +230,9 @@ def _fill_and_prove(
         prover = Prover(fd, job.proofs, journal.ranges, marks.hasher)
         try:
             _fill(job, fd, journal, prover, progress)
-            return prover.finish()
+            digests = prover.finish()
+            mending.marks = {proof.name: marks.of(proof.name) for proof in job.proofs}
+            return digests
         except DigestMismatch as error:
             prover.stop()
             mender = Mender(job, fd, marks, mending, progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ggufkit.errors import AccessError, IntegrityError, NetworkError, NotFoundError
@@ -47,6 +47,8 @@ class Mending:
     """Blocks that were wrong and were replaced."""
     fetched_bytes: int = 0
     """What was fetched again to find and replace them."""
+    marks: dict[str, dict[int, str]] = field(default_factory=dict)
+    """What each proof's digest was on the way, once all are right."""
 
 
 class Mender:

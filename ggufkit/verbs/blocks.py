@@ -14,7 +14,8 @@ from pathlib import Path
 from ggufkit.hubs.manifest import RECORD_FOLDER
 from ggufkit.transfer.disk import write_atomic
 from ggufkit.transfer.journal import Range
-from ggufkit.verbs.scan import MARK_BYTES, Scan
+from ggufkit.transfer.marks import MARK_BYTES
+from ggufkit.verbs.scan import Scan
 
 BLOCKS_FOLDER = "blocks"
 """The folder in `.ggufkit` for what is noted of files, by their digests."""

@@ -23,6 +23,7 @@ from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import Proof
 from ggufkit.transfer.several import CONNECTIONS
 from ggufkit.verbs.adopt import Adoption, adopting, link_whole, plan_adoption
+from ggufkit.verbs.blocks import keep_blocks
 from ggufkit.verbs.leftovers import Places
 from ggufkit.verbs.listing import Repo, Served, open_repo
 from ggufkit.verbs.locate import find_model
@@ -249,7 +250,7 @@ def _fetch_all(plan: PullPlan, links: bool, progress: Progress) -> None:
             if _came_meanwhile(pulled):
                 progress.advance(pulled.missing_bytes)
             else:
-                _fetch(job, pulled.adopted, progress)
+                _fetch(plan.root, job, pulled.adopted, progress)
 
 
 def _came_meanwhile(file: PulledFile) -> bool:
@@ -259,7 +260,7 @@ def _came_meanwhile(file: PulledFile) -> bool:
     return digests().digest(file.target) == file.sha256
 
 
-def _fetch(job: Job, adopted: Adoption | None, progress: Progress) -> None:
+def _fetch(root: Path, job: Job, adopted: Adoption | None, progress: Progress) -> None:
     """Fetch a file, or what is missing of it; without what was adopted, when that turns out to be wrong."""
     with_adopted = adopting(job, adopted, progress) if adopted is not None else job
     try:
@@ -269,8 +270,10 @@ def _fetch(job: Job, adopted: Adoption | None, progress: Progress) -> None:
             hint = "the same command fetches this file again; if it happens twice, try another --source"
             raise IntegrityError(error.message, hint=hint) from error
         progress.note(f"{job.target.name}: what was there already is wrong; fetching it without")
-        return _fetch(job, None, progress)
-    digests().put(job.target, report.digests[job.proofs[0].name])
+        return _fetch(root, job, None, progress)
+    name = job.proofs[0].name
+    digests().put(job.target, report.digests[name])
+    keep_blocks(root, report.digests[name], report.marks.get(name, {}))
     return None
 
 

@@ -10,16 +10,13 @@ from pathlib import Path
 
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.journal import Range, joined
+from ggufkit.transfer.marks import MARK_BYTES, digits_of
 
 BUFFER_BYTES = 1 << 20
 STEP_BYTES = 16 << 10
 """Zeros are looked for in aligned steps of this length."""
 HOLE_BYTES = 64 << 10
 """Shorter runs of zeros are nothing unusual: padding, a bias."""
-MARK_BYTES = 16 << 20
-"""How far apart it is told what the digest has come to: what a bad byte costs to fetch again."""
-MARK_DIGITS = 32
-"""So much of a digest on the way is kept: it finds blocks, it proves nothing."""
 _ZEROS = bytes(STEP_BYTES)
 
 
@@ -34,7 +31,7 @@ class Scan:
     zeros: tuple[Range, ...]
     """Runs of zeros of 64 KiB and more, as `(start, end)`, to 16 KiB."""
     marks: Mapping[int, str] = field(default_factory=dict)
-    """What the digest was after each 16 MiB and at the end: half of its digits, by the number of bytes."""
+    """What the digest was after each 16 MiB and at the end (see transfer/marks.py), by number of bytes."""
 
 
 def scan_file(path: Path, progress: Progress = SILENT) -> Scan:
@@ -51,10 +48,10 @@ def scan_file(path: Path, progress: Progress = SILENT) -> Scan:
             zeros += [(at + a, at + b) for a, b in _zero_steps(data)]
             at += n_bytes
             if at % MARK_BYTES == 0:
-                marks[at] = sha256.hexdigest()[:MARK_DIGITS]
+                marks[at] = digits_of(sha256.hexdigest())
             progress.advance(n_bytes)
     runs = tuple((a, b) for a, b in joined(zeros) if b - a >= HOLE_BYTES)
-    marks[at] = sha256.hexdigest()[:MARK_DIGITS]
+    marks[at] = digits_of(sha256.hexdigest())
     return Scan(at, sha256.hexdigest(), runs, marks)
 
 
