@@ -112,10 +112,10 @@ class AttentionGraph(LayerGraph):
             graph.expand(node)
         k_ids, v_ids, _ = self.caches[layer.windowed]
         flat = (k.shape[0] * k.shape[1], n)
-        graph.expand(self._store(graph.view(k, flat), k_ids))
+        graph.expand(self._store(graph.view(k, flat, _rows(k, n)), k_ids))
         wide = (v.shape[0] * v.shape[1], n)
         if self.at.flash:
-            values = graph.view(v, wide)
+            values = graph.view(v, wide, _rows(v, n))
         else:
             values = graph.view(v, wide) if v.contiguous else self._copy(v, *wide)
             values = graph.view(values, (1, values.n_elements))
@@ -232,3 +232,9 @@ class AttentionGraph(LayerGraph):
         graph.expand(self._store(graph.view(k, (rank + rope, n)), self.caches[layer.windowed][0]))
         result = self._attend(query, layer, rank, own_values=False, unpacked=value)
         return self._linear(layer, "attn_output", result)
+
+
+def _rows(node: Node, n: int) -> tuple[int, ...]:
+    """Return the strides of a view with a row for each of `n` tokens."""
+    first, _, row, _ = node.strides
+    return first, row, row * n, row * n

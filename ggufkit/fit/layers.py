@@ -114,7 +114,10 @@ class LayerGraph:
         self.n_embedding = info.embedding_length or 0
         self.cpu = settings.n_places - 1
         self.place, self.elsewhere = self.cpu, dict[str, int]()
-        self.state_ids = self.graph.input(settings.n_sequences, element_bytes=I32)
+        n = settings.n_sequences
+        self.state_ids = self.graph.input(n, element_bytes=I32)
+        self.state_ids_main = self.graph.view(self.state_ids, (n,))
+        self.state_ids_tail = self.graph.view(self.state_ids, (n - 1,))
 
     def _weight(self, name: str = "") -> Node:
         """Name a weight of the layer that is built; its size does not matter."""
@@ -153,7 +156,8 @@ class LayerGraph:
     def _state(self, n_elements: int) -> Node:
         """Gather the states of the sequences (llama-graph.cpp build_rs)."""
         graph, n = self.graph, self.at.n_sequences
-        every = graph.op((n_elements, n), self._cache(), self.state_ids)
+        graph.expand(self._store(self._cache()))  # one of them is cleared
+        every = graph.op((n_elements, n), self._cache(4 * n_elements * n), self.state_ids)
         states = graph.expand(graph.view(every, (n_elements, n)))
         graph.expand(self._store(graph.view(every, (n_elements, 0))))
         return states
@@ -164,10 +168,10 @@ class LayerGraph:
         state = self.info.recurrent
         assert state is not None
         size = (state.inner_size or 0) * (state.state_size or 0)
-        others = graph.op((size, n - 1), self._cache(), graph.view(self.state_ids, (n - 1,)))
+        graph.expand(self._store(self._cache()))
+        others = graph.op((size, n - 1), self._cache(4 * size * n), self.state_ids_tail)
         states = self._cache(4 * size * n)
-        ids = graph.view(self.state_ids, (n,))
-        result = graph.op((n_elements + size * n,), states, self._weight(), *sources, ids)
+        result = graph.op((n_elements + size * n,), states, self._weight(), *sources, self.state_ids_main)
         graph.expand(result)
         graph.expand(self._store(graph.view(others, (size, 0))))
         graph.expand(self._store(graph.view(result, (size * n,))))

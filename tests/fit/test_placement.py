@@ -17,7 +17,7 @@ from ggufkit.fit.estimate import FitSettings, MemoryEstimate, Offload
 from ggufkit.fit.memory import estimate_memory
 from ggufkit.fit.placement import place
 from ggufkit.gguf.model import model_info
-from tests.fit.facts import DATA, settings_of, truth, truth_header
+from tests.fit.facts import DATA, compute_header, settings_of, truth_header
 
 GIB = 1 << 30
 
@@ -66,36 +66,60 @@ def test_weights_and_caches_on_every_device_are_exact(name: str) -> None:
     assert n_rows in (27, 36)
 
 
-@pytest.mark.parametrize("name", [m for m in MODELS if not m.startswith(("jamba", "qwen3-next"))])
+HYBRIDS = ("jamba-1.5-mini-52b-q4km", "qwen3-next-80b-a3b-q4km")
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_compute_buffers_on_every_device_are_exact(name: str) -> None:
     for device, ours, said in estimates(name):
         found = [each.compute_bytes for each in ours.devices]
+        if name in HYBRIDS and (device == "gpu2_all" or (ours.settings.n_outputs or 1) > 4):
+            continue  # within 13 %, see the table
         assert found == [compute for _, _, compute in said], (device, ours.settings)
+
+
+def small() -> dict[str, Any]:
+    """Return the compute buffers of small models, one of each architecture, on the same sets of devices."""
+    return dict(json.loads((DATA / "fit_devices_small.json").read_text()))
+
+
+NOT_EXACT = frozenset(
+    {
+        ("command-r", "gpu_all", 3),
+        ("gptneox", "gpu2_all", 3),
+        ("olmoe", "gpu_exps_cpu", 1),
+        *(("qwen2moe", "gpu2_all", i) for i in range(4)),
+        *(("granitehybrid", device, i) for device in ("gpu_all", "gpu_half", "gpu2_all") for i in range(5)),
+    }
+)
+"""Rows that are off, by at most 14 %."""
+
+
+@pytest.mark.parametrize("name", sorted(small()["models"]))
+def test_compute_buffers_of_further_architectures(name: str) -> None:
+    header = compute_header(name)
+    info, facts_ = model_info([header]), small()
+    n_exact = 0
+    for device, rows in facts_["models"][name].items():
+        on_cpu = facts_["configurations"]["cache_on_cpu"]
+        for i, (settings, cached, said) in enumerate(zip(settings_of(facts_), on_cpu, rows, strict=True)):
+            where = offload(device, info.n_layers or 0, cached)
+            ours = estimate_memory(info, header.tensors, replace(settings, offload=where))
+            found = [each.compute_bytes or 0 for each in ours.devices]
+            if (name, device, i) in NOT_EXACT:
+                assert found == pytest.approx(said, rel=0.14), (device, i)
+                continue
+            assert found == said, (device, i)
+            n_exact += 1
+    assert n_exact or name == "granitehybrid"
 
 
 def share(values: list[float], part: float) -> float:
     return sorted(values)[ceil(part * len(values)) - 1]
 
 
-def cpu_errors() -> tuple[list[float], list[float]]:
-    """Return how far compute buffers and totals are off without a GPU, as shares."""
-    compute, total = [], []
-    for name, model in truth()["models"].items():
-        header = truth_header(name)
-        info = model_info([header])
-        rows = zip(settings_of(truth()), model["context_bytes"], model["compute_bytes"], strict=True)
-        for settings, kept, computed in rows:
-            if kept is None:
-                continue
-            ours = estimate_memory(info, header.tensors, settings)
-            assert ours.compute_bytes is not None and ours.output_bytes is not None
-            compute.append(abs(ours.compute_bytes / computed - 1))
-            all_said = model["model_bytes"] + kept + computed
-            total.append(abs((ours.total_bytes - ours.output_bytes) / all_said - 1))
-    return compute, total
-
-
 def gpu_errors() -> tuple[list[float], list[float]]:
+    """Return how far compute buffers and totals are off, as shares."""
     compute, total = [], []
     for name in MODELS:
         for _, ours, said in estimates(name):
@@ -106,17 +130,17 @@ def gpu_errors() -> tuple[list[float], list[float]]:
     return compute, total
 
 
-def test_the_issues_figures_hold_for_cpu_rows_and_for_gpu_rows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_row_on_gpus_within_the_promised_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the CPU are in test_compute.py."""
+    compute, total = gpu_errors()
     with capsys.disabled():
-        sys.stdout.write(f"\n{'rows':28}{'n':>6}{'median':>10}{'95 %':>10}{'worst':>10}\n")
-        for rows, errors in (("CPU", cpu_errors()), ("GPU (RPC devices)", gpu_errors())):
-            for what, values in zip(("compute", "total"), errors, strict=True):
-                shares = median(values), share(values, 0.95), max(values)
-                columns = "".join(f"{s:10.3%}" for s in shares)
-                sys.stdout.write(f"{rows + ', ' + what:28}{len(values):6}{columns}\n")
-            compute, total = errors
-            assert median(compute) <= 0.01 and share(compute, 0.95) <= 0.1
-            assert median(total) <= 0.001 and max(total) <= 0.01
+        sys.stdout.write(f"\n{'GPU rows (RPC devices)':24}{'n':>6}{'median':>10}{'95 %':>10}{'worst':>10}\n")
+        for what, values in (("compute, each device", compute), ("total", total)):
+            shares = median(values), share(values, 0.95), max(values)
+            columns = "".join(f"{s:10.4%}" for s in shares)
+            sys.stdout.write(f"  {what:22}{len(values):6}{columns}\n")
+    assert median(compute) <= 0.01 and share(compute, 0.95) <= 0.1
+    assert median(total) <= 0.001 and max(total) <= 0.01
 
 
 # Layers on devices
