@@ -323,6 +323,30 @@ With one run on the same machine known, another model's speed is predicted withi
 (median of {n_pairs} pairs of models, the family fitted without the machine); nine of ten are between
 {calibrated_low} and {calibrated_high} times the prediction.
 
+## What `fit` makes of it
+
+- **Bytes a token reads**: all weights, of the experts those used, of the input embedding one row, and the
+  KV cache of one text. A text fills its context: the number is for a context half full, the low end of the
+  range for a full one, the high end for an empty one.
+- **Bandwidth**, the first of: `--bandwidth`; the profile's (`--machine`); that of the filled channels, or
+  of the chip, or the one that `ggufkit machine` measured and remembered, the lower of them. Measured means
+  read by all cores; it stands for a theoretical bandwidth of 1/0.85 of it, which is a rule of our own.
+- **IQ1 to IQ3 quants on CPUs**: where a quarter or more of the weights that a token uses is in such types,
+  the low end is 0.6 of what it would be. Weak evidence; `cpu_xeon` has it in its efficiency, which is that
+  of one such run.
+- **A part on GPUs** (`--vram`): the time of the part in RAM, by its CPU family, plus that of the part on
+  GPUs, by theirs. A rule that was fitted on none of the runs with the experts in RAM: of R1 at Q4_K_M it
+  says 9.5, 16.2 and 6.7 tokens/s where 8.73, 14 and 6.5 were measured, each in the range; of gpt-oss-120b
+  on a Threadripper 46 where 25 was measured, out of it. The memory of an unknown GPU is taken to be
+  between a P106-100's and an RTX 4090's.
+- **From the SSD**: the missing share of the weights a token uses, at `--disk-speed` (2 GB/s when nobody
+  says: a guess). Low end: twice as much, or, of a model without experts, all of the weights, since a cache
+  that drops the oldest first has then dropped what comes next; high end: half as much. Rules of our own,
+  held against one run: Q2_K_L of R1 in 256 GB with the Ollama of early 2025, told to do 1 to 2 tokens/s on
+  an SSD that nobody names: `fit` says 0.3 to 1.1.
+- **Basis**: `formula` from the table above; `calibrated` by one run on this machine (`--calibrate`);
+  `measured here` for the model of that run itself, within 10 %.
+
 ## Point by point
 
 GB are decimal, speeds tokens/s; predicted without the point.

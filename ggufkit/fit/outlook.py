@@ -90,12 +90,17 @@ class ModelSpeed:
     """What widens the range, or is assumed."""
 
 
-def token_reads(info: ModelInfo, tensors: Sequence[TensorInfo], estimate: MemoryEstimate) -> TokenReads:
-    """Return what a token of a model reads, with the context that `estimate` is for."""
+def token_reads(
+    info: ModelInfo, tensors: Sequence[TensorInfo], estimate: MemoryEstimate, *, context_each: bool = False
+) -> TokenReads:
+    """Return what a token of a model reads, with the context that `estimate` is for.
+
+    `context_each`: no text may use the others' part of a cache that they share (Ollama).
+    """
     used = [(used_part(t, t.n_elements, info), type_name(t)) for t in main_tensors(tensors, info)]
     slow = sum(n for n, name in used if name.startswith(SLOW_TYPES))
     settings = estimate.settings
-    n_texts = 1 if settings.unified else settings.n_sequences
+    n_texts = 1 if settings.unified and not context_each else settings.n_sequences
     return TokenReads(
         weights_bytes=active_bytes_per_token(info, tensors),
         cache_bytes=(estimate.kv_cache_bytes or 0) // n_texts,

@@ -123,6 +123,7 @@ def fit_model(
     each = runtime is not None and runtime.context_each
     automatic = settings.offload is not None and settings.offload.automatic
     longest = fitting.longest()
+    reads = token_reads(info, tensors, estimate, context_each=each)
     return FitReport(
         name=name or headers[0].name,
         n_files=len(headers),
@@ -138,7 +139,7 @@ def fit_model(
         verdict=verdict,
         contexts=tuple(fitting.row(n) for n in _shown_contexts(info, tokens)),
         longest_context_tokens=longest,
-        speed=None if rig is None else speed_on(rig, token_reads(info, tensors, estimate), verdict),
+        speed=None if rig is None else speed_on(rig, reads, verdict),
         warnings=(*estimate.warnings, *_machine_warnings(machine, verdict)),
         changes=changes(Situation(info, settings, estimate, verdict, longest, each, fitting.at)),
     )

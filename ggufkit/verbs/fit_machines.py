@@ -23,7 +23,7 @@ class RigFit:
     level: Level
     """The verdict with the context asked for."""
     needed_bytes: int
-    """What the model takes with it."""
+    """What the model takes of the computer's memory with it."""
     longest_context_tokens: int | None
     """The longest context with which it fits; None when it fits with none, or when that is not known."""
     speed: ModelSpeed | None

@@ -54,7 +54,7 @@ class QuantFit:
     context_tokens: int | None
     """The context that the verdict is for."""
     needed_bytes: int | None
-    """What it takes with that context."""
+    """What it takes of the computer's memory with that context."""
     largest_context_tokens: int | None
     """The largest of the usual contexts with which it fits; None when it fits with none."""
     speed: ModelSpeed | None
@@ -150,7 +150,8 @@ def _judged(
                 tokens = context_asked(info, context_tokens, runtime, settings.n_sequences)
                 tensors = tuple(tensor for header in headers for tensor in header.tensors)
                 asked = replace(settings, context_tokens=tokens)
-                return [_Judge(candidate, info, tensors, asked, rig).row() for rig in rigs]
+                each = runtime is not None and runtime.context_each
+                return [_Judge(candidate, info, tensors, asked, rig, each).row() for rig in rigs]
             problem = NO_MODEL[info.kind]
         except (FormatError, UsageError) as error:
             problem = error.message
@@ -171,10 +172,12 @@ class _Judge:
     tensors: tuple[TensorInfo, ...]
     settings: FitSettings
     rig: Rig
+    context_each: bool
 
     def row(self) -> QuantFit:
         estimate, verdict = self.at(self.settings)
         n_bytes = sum(tensor.n_bytes for tensor in self.tensors)
+        reads = token_reads(self.info, self.tensors, estimate, context_each=self.context_each)
         return QuantFit(
             name=self.candidate.name,
             stem=self.candidate.stem,
@@ -184,9 +187,9 @@ class _Judge:
             bits_per_weight=n_bytes * 8 / self.info.n_parameters if self.info.n_parameters else None,
             level=verdict.level,
             context_tokens=estimate.context_tokens,
-            needed_bytes=estimate.total_bytes,
+            needed_bytes=verdict.needed_bytes,
             largest_context_tokens=self.largest_context(),
-            speed=speed_on(self.rig, token_reads(self.info, self.tensors, estimate), verdict),
+            speed=speed_on(self.rig, reads, verdict),
             problem=None,
         )
 

@@ -63,6 +63,10 @@ def test_a_token_reads_the_experts_used_and_the_cache_at_the_context_asked() -> 
     assert reads_of(MLA_R1).cache_bytes == 4096 * 70_272
     assert reads_of(OLD_R1, n_sequences=4).cache_bytes == 1024 * 4_997_120
     assert reads_of(OLD_R1, n_sequences=4, unified=True).cache_bytes == 4096 * 4_997_120
+    info, settings = model_info([header]), FitSettings(4096, n_sequences=4, unified=True)
+    estimate = estimate_memory(info, header.tensors, settings)
+    each = token_reads(info, header.tensors, estimate, context_each=True)
+    assert each.cache_bytes == 1024 * 4_997_120
 
 
 def test_the_range_goes_from_a_full_context_to_an_empty_one() -> None:
@@ -221,4 +225,4 @@ def test_published_runs_with_experts_in_ram_are_in_the_range(
     here = rig(family=family, bandwidth=Bandwidths(bandwidth, "given"), gpu_bytes_per_s=gpu)
     found = speed(here, reads)
     assert found.low_tokens_per_s < measured < found.high_tokens_per_s
-    assert found.tokens_per_s == pytest.approx(measured, rel=0.3)
+    assert found.tokens_per_s == pytest.approx(measured, rel=0.2)  # docs/speed.md says how far off
