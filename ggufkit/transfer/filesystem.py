@@ -21,6 +21,8 @@ from ggufkit.transfer.disk import existing_parent
 MOUNTINFO = Path("/proc/self/mountinfo")
 LONGEST_SUFFIX = ".part"
 """What a file's name has behind it while it is written."""
+OUR_FOLDER = ".ggufkit"
+"""Where notes are kept; it may lead out of the folder as little as any other."""
 FAT_MAX_FILE_BYTES = (1 << 32) - 1  # linux/fs/fat/inode.c: s_maxbytes = 0xffffffff
 WINDOWS_MAX_PATH = 259  # learn.microsoft.com, "Maximum Path Length Limitation": MAX_PATH 260 with the NUL
 
@@ -111,6 +113,7 @@ def check_target(root: Path, files: Sequence[tuple[str, int]], *, mountinfo: str
         raise AccessError(
             f"{there}: this user can't write there", hint="name another folder with --local-dir"
         )
+    check_inside(root, f"{OUR_FOLDER}/notes")
     for path, n_bytes in files:
         _check_size(system, root, path, n_bytes, system.max_file_bytes)
         _check_name(system, root, path)

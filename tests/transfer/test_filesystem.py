@@ -142,6 +142,13 @@ def test_links_that_lead_out_are_not_followed(tmp_path: Path) -> None:
     check_inside(tmp_path / "alias", "in/m.gguf")  # the folder that was named may be a link itself
 
 
+def test_our_own_folder_may_be_no_link_either(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / ".ggufkit").symlink_to(tmp_path)
+    with pytest.raises(AccessError, match=r"\.ggufkit is a link that leads out of"):
+        check_target(tmp_path / "root", [("m.gguf", 1)])
+
+
 # ---- asking the folder ----
 
 
