@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.hub import TestHub, run_hub
-from tests.support.kills import CONSUME, MERGE, PULL, PULL_MERGE, Published, Scenario, kill_often, publish
+from tests.support.kills import (
+    CONSUME,
+    MERGE,
+    PULL,
+    PULL_MERGE,
+    PULL_OLLAMA,
+    Published,
+    Scenario,
+    kill_often,
+    publish,
+)
 from tests.support.lossy import n_calls, restore
 from tests.support.power import CUT, OTHER_BOOT, SYNC_OFTEN, can_mount, cut_once
 from tests.verbs.published import Zygote, model_bytes
@@ -40,7 +50,9 @@ def zygote(hub: TestHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Z
         yield one
 
 
-@pytest.mark.parametrize(("scenario", "n_kills"), [(PULL, 5), (PULL_MERGE, 9), (MERGE, 6), (CONSUME, 10)])
+@pytest.mark.parametrize(
+    ("scenario", "n_kills"), [(PULL, 5), (PULL_MERGE, 6), (PULL_OLLAMA, 6), (MERGE, 5), (CONSUME, 8)]
+)
 def test_killed_at_random_moments_all_ends_right(
     scenario: Scenario, n_kills: int, published: Published, hub: TestHub, zygote: Zygote, tmp_path: Path
 ) -> None:
@@ -48,7 +60,7 @@ def test_killed_at_random_moments_all_ends_right(
     assert outcome.n_kills == n_kills
 
 
-@pytest.mark.parametrize(("scenario", "n_cuts"), [(PULL, 4), (PULL_MERGE, 4), (CONSUME, 7)])
+@pytest.mark.parametrize(("scenario", "n_cuts"), [(PULL, 3), (PULL_MERGE, 3), (PULL_OLLAMA, 3), (CONSUME, 7)])
 def test_the_worst_disk_loses_nothing_that_counts(
     scenario: Scenario, n_cuts: int, published: Published, hub: TestHub, zygote: Zygote, tmp_path: Path
 ) -> None:
@@ -91,7 +103,7 @@ def play(
     work.mkdir(parents=True)
     shadow.mkdir()
     scenario.prepare(work, published)
-    home = {"XDG_CACHE_HOME": str(disk / "cache"), "XDG_STATE_HOME": str(disk / "state")}
+    home = scenario.env(work) | {"XDG_CACHE_HOME": str(disk / "cache"), "XDG_STATE_HOME": str(disk / "state")}
     wrap = f"from tests.support.lossy import install; install({str(disk)!r}, {str(shadow)!r}, {cut_at})"
     patch = "\n".join([SYNC_OFTEN, fault, wrap])
     code = zygote.run(work, *scenario.arguments, patch=patch, env=home)

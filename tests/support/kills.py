@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -29,6 +30,7 @@ MAX_TWICE_BYTES = 16 << 20
 """How much one kill may cost: 8 MiB between two notes, and what was on its way."""
 PULL_BYTES_PER_S = 150e6
 BLOCK_BYTES = 1 << 20
+OLLAMA_STORE = "ollama-models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,10 @@ class Scenario:
     """Asserts in the end that everything is right."""
     fetches: bool = False
     """Whether it pulls from the hub."""
+
+    def env(self, work: Path) -> dict[str, str]:
+        """Return where the command finds Ollama's store: beside the work."""
+        return {"OLLAMA_MODELS": str(work / OLLAMA_STORE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,9 @@ def _unharmed_s(scenario: Scenario, published: Published, zygote: Zygote, hub: T
         hub.add(Fault(plane="cdn", bytes_per_s=PULL_BYTES_PER_S))
         scenario.prepare(work, published)
         began = time.monotonic()
-        assert zygote.run(work, *scenario.arguments) == 0, f"{scenario.name} fails without a kill"
+        assert zygote.run(work, *scenario.arguments, env=scenario.env(work)) == 0, (
+            f"{scenario.name} fails without a kill"
+        )
         seconds.append(time.monotonic() - began)
         scenario.done(work, published)
         shutil.rmtree(work)
@@ -151,14 +159,16 @@ def _round(
     scenario.prepare(work, published)
     n_met = 0
     for wait_s in waits:
-        child = zygote.start(work, *scenario.arguments)
+        child = zygote.start(work, *scenario.arguments, env=scenario.env(work))
         time.sleep(wait_s)
         child.signal(signal.SIGKILL)
         code = child.wait()
         assert code in (-signal.SIGKILL, 0)
         n_met += code != 0
         scenario.kept(work, published)
-    assert zygote.run(work, *scenario.arguments) == 0, f"{scenario.name} after {waits}"
+    assert zygote.run(work, *scenario.arguments, env=scenario.env(work)) == 0, (
+        f"{scenario.name} after {waits}"
+    )
     scenario.done(work, published)
     twice = hub.sent_bytes(plane="cdn") - published.total_bytes if scenario.fetches else 0
     assert twice <= max(1, n_met) * MAX_TWICE_BYTES, f"{scenario.name} fetched {twice:,} bytes twice, {waits}"
@@ -208,6 +218,18 @@ def pulled_into_one(work: Path, published: Published) -> None:
     same(work / NAME / f"{STEM}.gguf", published.merged)
     assert not list(work.rglob("*-of-*.gguf"))
     no_leavings(work)
+
+
+def in_ollama(work: Path, published: Published) -> None:
+    """Assert that Ollama's store has the merged file, once, under its digest, and a manifest of it."""
+    pulled_into_one(work, published)
+    store, sha256 = work / OLLAMA_STORE, digest(published.merged)
+    blob = store / "blobs" / f"sha256-{sha256}"
+    assert blob.samefile(work / NAME / f"{STEM}.gguf"), "its bytes are on the disk once"
+    manifests = [p.read_text() for p in (store / "manifests").rglob("*") if p.is_file()]
+    assert len(manifests) == 1 and f"sha256:{sha256}" in manifests[0]
+    named = {f"sha256-{name[7:]}" for name in re.findall(r"sha256:[0-9a-f]{64}", manifests[0])}
+    assert named == {p.name for p in (store / "blobs").iterdir()}, "all blobs, and no leavings"
 
 
 def shards_intact(work: Path, published: Published) -> None:
@@ -272,9 +294,12 @@ PULL = Scenario("pull", ("pull", REPO_ID), nothing, nothing, pulled, fetches=Tru
 PULL_MERGE = Scenario(
     "pull --merge", ("pull", REPO_ID, "--merge"), nothing, nothing, pulled_into_one, fetches=True
 )
+PULL_OLLAMA = Scenario(
+    "pull --to ollama", ("pull", REPO_ID, "--to", "ollama"), nothing, nothing, in_ollama, fetches=True
+)
 MERGE = Scenario("merge", ("merge", STEM), copied_shards, shards_intact, merged)
 CONSUME = Scenario("merge --consume", ("merge", STEM, "--consume"), copied_shards, nothing_lost, consumed)
-SCENARIOS = (PULL, PULL_MERGE, MERGE, CONSUME)
+SCENARIOS = (PULL, PULL_MERGE, PULL_OLLAMA, MERGE, CONSUME)
 
 
 # ---- the command ----

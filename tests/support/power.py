@@ -103,7 +103,9 @@ def cut_once(
             work.mkdir()
             scenario.prepare(work, published)
             os.sync()
-            child = zygote.start(work, *scenario.arguments, patch=SYNC_OFTEN, env=_home(disk.folder))
+            child = zygote.start(
+                work, *scenario.arguments, patch=SYNC_OFTEN, env=scenario.env(work) | _home(disk.folder)
+            )
             time.sleep(chance.uniform(0, _longest_s(scenario, published)))
             child.signal(signal.SIGSTOP)
             _copy(disk, copy)
@@ -111,7 +113,9 @@ def cut_once(
         with mounted(copy, folder / "after", MOUNT_OPTIONS[0]) as disk:
             work = disk.folder / "work"
             scenario.kept(work, published)
-            code = zygote.run(work, *scenario.arguments, patch=OTHER_BOOT, env=_home(disk.folder))
+            code = zygote.run(
+                work, *scenario.arguments, patch=OTHER_BOOT, env=scenario.env(work) | _home(disk.folder)
+            )
             assert code == 0, f"{scenario.name} ends with {code} after a power cut ({options})"
             scenario.done(work, published)
     finally:
