@@ -300,12 +300,18 @@ class Crew:
                     came = member.standing.served_bytes - member.counted_bytes
                     speeds[member] = came / seconds / member.n_streams
                 member.counted_bytes = member.standing.served_bytes
+            # one that has nothing to do any more is known to be faster by what it did
+            idle = [m.standing.bytes_per_s for m in self._members if self._is_idle(m)]
             for member, speed in speeds.items():
-                is_slow = speed < SLOW_PART * max(speeds.values())
+                is_slow = speed < SLOW_PART * max([*speeds.values(), *idle])
                 member.slow_s = member.slow_s + seconds if is_slow else 0.0
                 if member.slow_s >= SLOW_S:
                     member.slow_s = 0.0
                     self._leave(member, NetworkError(_slowness(speed)))
+
+    @staticmethod
+    def _is_idle(member: Member) -> bool:
+        return not member.n_streams and not member.is_out and member.standing.why is None
 
 
 def _slowness(bytes_per_s: float) -> str:

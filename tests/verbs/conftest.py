@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from ggufkit.transfer.stream import StreamError
 from ggufkit.transfer.tally import Standing
 from tests.support.hub import TestHub, run_hub
+from tests.verbs.hubs import Hubs
 from tests.verbs.published import publish
 
 
@@ -60,3 +62,12 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(Standing, "failed", failed)
     monkeypatch.setattr("ggufkit.transfer.sources.time.sleep", seconds.append)
     return seconds
+
+
+@pytest.fixture
+def hubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hubs]:
+    with ExitStack() as stack:
+        made = Hubs(tmp_path, stack)
+        monkeypatch.setenv("HF_ENDPOINT", made.hf.url)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", made.ms.url)
+        yield made

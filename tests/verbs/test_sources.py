@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,34 +17,12 @@ from ggufkit.verbs.listing import open_repo, quants
 from ggufkit.verbs.pull import plan_pull, pull
 from ggufkit.verbs.record import records_in
 from tests.support.faults import Fault
-from tests.support.hub import FOLDER, REPO_ID, TestHub, run_hub
+from tests.support.hub import FOLDER, REPO_ID, TestHub
+from tests.verbs.hubs import Hubs
 from tests.verbs.published import NAME, QUANT, publish, sha256, tree
 from tests.verbs.test_listing import Heard
 
 HF, MS = "/api/models/", "/api/v1/models/"
-
-
-class Hubs:
-    """Hugging Face and ModelScope, each with a folder of its own, and more places to come."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder, self._stack = folder, stack
-        self.files: dict[str, bytes] = {}
-        self.hf, self.ms = self.make("hf"), self.make("ms")
-
-    def make(self, name: str, **options: str) -> TestHub:
-        """Run one more hub that has the set."""
-        self.files = publish(self._folder / name, **options)  # type: ignore[arg-type]
-        return self._stack.enter_context(run_hub(self._folder / name, cdn=True))
-
-
-@pytest.fixture
-def hubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hubs]:
-    with ExitStack() as stack:
-        made = Hubs(tmp_path, stack)
-        monkeypatch.setenv("HF_ENDPOINT", made.hf.url)
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", made.ms.url)
-        yield made
 
 
 @pytest.fixture
