@@ -1,7 +1,7 @@
 """Proving digests of a file while it is written.
 
-A proof's thread reads what is in the target behind the writer, so it proves what is on the disk
-(in the page cache, at first), whatever order the bytes came in and whichever process wrote them.
+A proof reads what is in the target behind the writer, so it proves what is on the disk (in the page
+cache, at first), whatever order the bytes came in and whichever process wrote them.
 """
 
 from __future__ import annotations
@@ -54,8 +54,23 @@ class Hash(Protocol):
         """Return the digest of all that was hashed."""
 
 
+class _Lane:
+    """Proofs of stretches that lie apart, so that one thread can take them one after the other."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.proofs: list[Proof] = []
+        self.ready = threading.Condition(lock)
+        self.wanted: Range | None = None
+        """What its thread waits for."""
+
+    def has_room_for(self, proof: Proof) -> bool:
+        """Say whether nothing of the target that `proof` reads is read in this lane."""
+        taken = [piece for p in self.proofs for piece in _ranges_of(p)]
+        return not any(a < d and c < b for a, b in _ranges_of(proof) for c, d in taken)
+
+
 class Prover:
-    """Hashes along with the writer, one thread per proof."""
+    """Hashes along with the writer: a thread for the whole file, another one for its parts in turn."""
 
     def __init__(
         self,
@@ -71,19 +86,26 @@ class Prover:
         self._fd = fd
         self._hasher = hasher
         self._ranges = joined(written)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._stopped = False
         self._errors: list[BaseException] = []
         self.digests: dict[str, str] = {}
-        self._threads = [threading.Thread(target=self._run, args=(p,), daemon=True) for p in proofs]
+        self._n_proofs = len(proofs)
+        self._lanes = self._shared(proofs)
+        self._threads = [
+            threading.Thread(target=self._run, args=(lane,), daemon=True) for lane in self._lanes
+        ]
         for thread in self._threads:
             thread.start()
 
     def wrote(self, start: int, end: int) -> None:
         """Say that `[start, end)` is there; raises what a proof found in the meantime."""
-        with self._changed:
+        with self._lock:
             self._ranges = joined([*self._ranges, (start, end)])
-            self._changed.notify_all()
+            for lane in self._lanes:
+                if lane.wanted is not None and self._is_there(*lane.wanted):
+                    lane.wanted = None
+                    lane.ready.notify()
         self._raise()
 
     def finish(self) -> dict[str, str]:
@@ -92,40 +114,57 @@ class Prover:
             while thread.is_alive():
                 thread.join(0.2)  # a join without a limit would not hear Ctrl-C everywhere
         self._raise()
-        if len(self.digests) < len(self._threads):
+        if len(self.digests) < self._n_proofs:
             raise IntegrityError("a digest could not be taken")  # its thread died: no digest is no proof
         return self.digests
 
     def stop(self) -> None:
         """Give up all proofs."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
-            self._changed.notify_all()
+            for lane in self._lanes:
+                lane.ready.notify()
         for thread in self._threads:
             thread.join()
+
+    def _shared(self, proofs: tuple[Proof, ...]) -> list[_Lane]:
+        """Share the proofs out: those of a merged file's shards follow each other as they arrive."""
+        lanes: list[_Lane] = []
+        for proof in proofs:
+            lane = next((lane for lane in lanes if lane.has_room_for(proof)), None)
+            if lane is None:
+                lanes.append(lane := _Lane(self._lock))
+            lane.proofs.append(proof)
+        return lanes
+
+    def _is_there(self, start: int, end: int) -> bool:
+        return any(a <= start and end <= b for a, b in self._ranges)
 
     def _raise(self) -> None:
         if self._errors:
             raise self._errors[0]
 
-    def _run(self, proof: Proof) -> None:
+    def _run(self, lane: _Lane) -> None:
         try:
-            digest = self._digest(proof)
+            for proof in lane.proofs:
+                self._prove(proof, lane)
         except (OSError, IntegrityError) as error:
             self._errors.append(error)
-            return
+
+    def _prove(self, proof: Proof, lane: _Lane) -> None:
+        digest = self._digest(proof, lane)
         if digest is None:
             return
         self.digests[proof.name] = digest
         if proof.expected is not None and digest != proof.expected:
             self._errors.append(DigestMismatch(proof.name, digest, proof.expected))
 
-    def _digest(self, proof: Proof) -> str | None:
+    def _digest(self, proof: Proof, lane: _Lane) -> str | None:
         sha256 = self._hasher(proof)
         for piece in proof.pieces:
             if isinstance(piece, FileRange):
                 self._hash_file(sha256, piece)
-            elif not self._hash_range(sha256, *piece):
+            elif not self._hash_range(sha256, *piece, lane):
                 return None
         return sha256.hexdigest()
 
@@ -139,10 +178,10 @@ class Prover:
                 sha256.update(data)
                 start += len(data)
 
-    def _hash_range(self, sha256: Hash, start: int, end: int) -> bool:
+    def _hash_range(self, sha256: Hash, start: int, end: int, lane: _Lane) -> bool:
         """Hash `[start, end)` of the target as it becomes available; False when stopped."""
         while start < end:
-            there = self._wait_for(start, min(start + BLOCK_BYTES, end))
+            there = self._wait_for(start, min(start + BLOCK_BYTES, end), lane)
             if there <= start:
                 return False
             data = read_at(self._fd, there - start, start)
@@ -152,14 +191,19 @@ class Prover:
             start += len(data)
         return True
 
-    def _wait_for(self, start: int, end: int) -> int:
+    def _wait_for(self, start: int, end: int, lane: _Lane) -> int:
         """Wait until all of `[start, end)` is there; returns `end`, or `start` when stopped."""
-        with self._changed:
+        with self._lock:
             while not self._stopped:
-                if any(a <= start and end <= b for a, b in self._ranges):
+                if self._is_there(start, end):
                     return end
-                self._changed.wait()
+                lane.wanted = (start, end)
+                lane.ready.wait()
             return start
+
+
+def _ranges_of(proof: Proof) -> list[Range]:
+    return [piece for piece in proof.pieces if not isinstance(piece, FileRange)]
 
 
 class DigestMismatch(IntegrityError):

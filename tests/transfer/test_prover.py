@@ -168,3 +168,16 @@ def test_a_read_error_is_told(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prover_module, "read_at", fail)
     with pytest.raises(OSError, match="Input/output"):
         proven(fd, (WHOLE,), STEPS)
+
+
+def test_parts_that_follow_each_other_share_a_thread_beside_the_whole(fd: int) -> None:
+    parts = tuple(Proof(f"part {a}", ((a, b),), sha256(CONTENT[a:b])) for a, b in STEPS)
+    before = threading.active_count()
+    prover = Prover(fd, (WHOLE, *parts), [])
+    try:
+        assert threading.active_count() - before == 2
+        write(prover, fd, STEPS[::-1])
+        assert prover.finish() == {p.name: p.expected for p in (WHOLE, *parts)}
+    finally:
+        prover.stop()
+    assert threading.active_count() == before

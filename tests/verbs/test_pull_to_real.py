@@ -77,8 +77,11 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, store: Path) -> Itera
         yield running
 
 
-@pytest.mark.parametrize("source", ["hf", "modelscope"])
-@pytest.mark.parametrize(("repo", "sha256"), [(REPO, testbed.SMOLLM2_SHA256), (GEMMA, testbed.GEMMA3_SHA256)])
+@pytest.mark.parametrize(
+    ("source", "repo", "sha256"),
+    [("hf", REPO, testbed.SMOLLM2_SHA256), ("modelscope", GEMMA, testbed.GEMMA3_SHA256)],
+    ids=["hf-smollm2", "modelscope-gemma3"],
+)
 def test_the_merged_file_is_the_one_that_was_cut(
     hub: TestHub, work: Path, source: str, repo: str, sha256: str
 ) -> None:
