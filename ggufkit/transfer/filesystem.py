@@ -123,6 +123,15 @@ def check_target(root: Path, files: Sequence[tuple[str, int]], *, mountinfo: str
     return system
 
 
+def check_file(path: Path, n_bytes: int, flag: str, *, mountinfo: str | None = None) -> None:
+    """Check that one file can lie there; `flag` names another place in hints. Raises as `check_target`."""
+    system = file_system_of(path.parent, mountinfo=mountinfo)
+    if system.read_only:
+        raise AccessError(f"{path}: {system.title} is read-only", hint=f"name another disk with {flag}")
+    if system.max_file_bytes is not None and n_bytes > system.max_file_bytes:
+        raise _too_large(system, path.parent, path.name, n_bytes, flag)
+
+
 def probe(root: Path, files: Sequence[tuple[str, int]]) -> FileSystem:
     """Ask the folder itself, by a small file that is taken away again, what no list of mounts tells.
 
@@ -192,10 +201,12 @@ def _check_size(system: FileSystem, root: Path, path: str, n_bytes: int, limit: 
         raise _too_large(system, root, path, n_bytes)
 
 
-def _too_large(system: FileSystem, root: Path, path: str, n_bytes: int) -> NoSpaceError:
+def _too_large(
+    system: FileSystem, root: Path, path: str, n_bytes: int, flag: str = "--local-dir"
+) -> NoSpaceError:
     limit = f"{system.max_file_bytes:,} bytes" if system.max_file_bytes else "less"
     message = f"{root}: {printable(path)} has {n_bytes:,} bytes, a file on {system.title} at most {limit}"
-    return NoSpaceError(message, hint="name another disk with --local-dir, or format this one as exFAT")
+    return NoSpaceError(message, hint=f"name another disk with {flag}, or format this one as exFAT")
 
 
 def _refused(root: Path, error: OSError) -> GgufkitError:

@@ -17,6 +17,7 @@ from ggufkit.hubs.manifest import Manifest, ManifestFile
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
+from ggufkit.transfer.filesystem import check_file
 from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
 from ggufkit.transfer.sources import LocalSource, Source
@@ -98,6 +99,7 @@ def plan_merge(
         output = output / f"{model.name}.gguf"
     check_output(model, output)
     layout = merge_layout(shards, keep_split_keys=keep_split_keys)
+    check_file(output, layout.n_bytes, "--output")
     record = model.record
     sources = tuple(_source(path, record) for path in model.files)
     job = merge_job(output, layout, sources, record, verify)

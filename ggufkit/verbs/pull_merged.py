@@ -20,6 +20,7 @@ from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.copying import read_at
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
+from ggufkit.transfer.filesystem import check_file
 from ggufkit.transfer.http import Http
 from ggufkit.transfer.journal import Journal, Range
 from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
@@ -124,6 +125,7 @@ def plan_pull_merged(
     merged = _lay_out(pull, place, progress)
     elsewhere = grow_in is not None and (place.is_symlink() or not place.exists())
     output = grow_in / place.name if grow_in is not None and elsewhere else place
+    check_file(output, merged.layout.n_bytes, "--local-dir")
     free = free_bytes(output.parent)
     plan = MergedPlan(pull, place, output, merged.header, merged, "download", 0, free)
     if output.exists() and is_proven(pull, place, output, merged, progress):

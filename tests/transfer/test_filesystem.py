@@ -11,7 +11,7 @@ import pytest
 
 from ggufkit.errors import AccessError, NoSpaceError, UsageError
 from ggufkit.transfer import filesystem
-from ggufkit.transfer.filesystem import check_inside, check_target, file_system_of, probe
+from ggufkit.transfer.filesystem import check_file, check_inside, check_target, file_system_of, probe
 
 # As Linux 6 writes them: a root, a FAT32 stick, exFAT through FUSE and by the kernel, a share, NTFS.
 MOUNTS = r"""
@@ -73,6 +73,17 @@ def test_a_shard_that_fat32_can_not_hold_is_refused() -> None:
     assert refused.value.hint == "name another disk with --local-dir, or format this one as exFAT"
     assert check_target(root, [("m.gguf", 4_294_967_295)], mountinfo=MOUNTS).type == "vfat"
     assert check_target(Path("/media/My Disk"), [("m.gguf", LARGE)], mountinfo=MOUNTS).type == "exfat"
+
+
+@pytest.mark.usefixtures("at")
+def test_a_merged_file_is_asked_for_by_itself() -> None:
+    with pytest.raises(NoSpaceError, match=r"^/media/STICK: m\.gguf has .*FAT32") as refused:
+        check_file(Path("/media/STICK/m.gguf"), LARGE, "--output", mountinfo=MOUNTS)
+    assert refused.value.hint == "name another disk with --output, or format this one as exFAT"
+    with pytest.raises(AccessError, match="read-only"):
+        check_file(Path("/mnt/share/cd/m.gguf"), 1, "--output", mountinfo=MOUNTS)
+    check_file(Path("/media/STICK/m.gguf"), 1, "--output", mountinfo=MOUNTS)
+    check_file(Path("/home/m.gguf"), LARGE, "--output", mountinfo=MOUNTS)
 
 
 @pytest.mark.usefixtures("at")
