@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ggufkit.cli.fit_changes import change_lines
-from ggufkit.cli.fit_gpus import device_lines, gpu_options, overfull_text
+from ggufkit.cli.fit_gpus import gpu_options
 from ggufkit.cli.fit_options import machine_options
-from ggufkit.cli.fit_tables import LEVELS, ORIGINS, SPEED_UNKNOWN, show_comparison, show_repo
-from ggufkit.cli.inspect_text import parameters_text
+from ggufkit.cli.fit_text import no_room, show_report
 from ggufkit.cli.params import model_argument, output_options, source_option
-from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
-from ggufkit.cli.speed_text import speed_lines
-from ggufkit.errors import NoSpaceError, UsageError, printable
+from ggufkit.cli.render import Out
+from ggufkit.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from ggufkit.fit.estimate import Offload, Term
-    from ggufkit.fit.profiles import Wishes
+    from ggufkit.fit.estimate import Offload
+    from ggufkit.fit.profiles import Runtime, Wishes
     from ggufkit.fit.repack import Isa
+    from ggufkit.fit.rig import Rig
     from ggufkit.verbs.fit import FitReport
     from ggufkit.verbs.fit_machines import Comparison
     from ggufkit.verbs.fit_repo import RepoFit
+    from ggufkit.verbs.locate import LoadedModel
+    from ggufkit.verbs.several import Several
 
 CACHE_TYPES = ("f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "bf16")
 CACHE_TYPE = click.Choice(CACHE_TYPES)
@@ -134,21 +135,12 @@ def command(
     -q prints fits, tight, pages, no or unknown. A part of the memory is set aside for the system, and
     shown; and for the compute buffer of architectures for which it is not or only roughly known.
     """
-    from ggufkit.fit.profiles import find_runtime, settings_for
-    from ggufkit.verbs.calibrate import FORGET, forget
-    from ggufkit.verbs.calibrate import calibrate as learn
-    from ggufkit.verbs.fit import fit_model
-    from ggufkit.verbs.fit_machines import compare_machines
-    from ggufkit.verbs.fit_repo import fit_repo
-    from ggufkit.verbs.locate import load_headers
+    from ggufkit.fit.profiles import find_runtime
     from ggufkit.verbs.placing import isa_for
     from ggufkit.verbs.rigs import find_rigs
-    from ggufkit.verbs.several import find_several
 
-    if calibrate == FORGET:
-        forget()
-        calibrate = None
     draw = _painter(out, picture, force=force)
+    calibrate = _forgotten(calibrate)
     rigs = find_rigs(
         machines,
         ram_bytes=ram,
@@ -156,62 +148,121 @@ def command(
         gpu_bytes_per_s=gpu_bandwidth,
         disk_bytes_per_s=disk_speed,
     )
-    chosen = None if runtime is None else find_runtime(runtime)
-    wished = _wishes(isa=isa or isa_for(rigs[0]), **wishes)
-    several = find_several(model, source=source, progress=out.progress())
+    asked = _Asked(
+        rigs=rigs,
+        context_tokens=ctx_size,
+        wishes=_wishes(isa=isa or isa_for(rigs[0]), **wishes),
+        runtime=None if runtime is None else find_runtime(runtime),
+        check=check,
+        draw=draw,
+    )
+    several = None if model is None else _several(out, model, source)
     if calibrate is not None and (several is not None or len(rigs) > 1):
         raise UsageError("--calibrate is for one model on this machine", hint="name the quant that was run")
     if several is not None:
-        fit = fit_repo(
-            several,
-            rigs,
-            context_tokens=ctx_size,
-            wishes=wished,
-            runtime=chosen,
-            usable_tokens_per_s=min_speed,
-            progress=out.progress(),
-        )
-        draw(fit)
-        show_repo(out, fit, check=check)
-        return
+        _fit_several(out, several, asked, min_speed)
+    else:
+        _fit_one(out, model, source, asked, calibrate=calibrate, explain=explain)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What holds for one model as for several."""
+
+    rigs: tuple[Rig, ...]
+    context_tokens: int | None
+    wishes: Wishes
+    runtime: Runtime | None
+    check: bool
+    draw: Callable[[RepoFit | Comparison | FitReport], None]
+
+
+def _forgotten(calibrate: str | None) -> str | None:
+    """Forget the run if that is what --calibrate asks for."""
+    if calibrate != "off":
+        return calibrate
+    from ggufkit.verbs.calibrate import forget
+
+    forget()
+    return None
+
+
+def _several(out: Out, model: str, source: str) -> Several | None:
+    """Return the models of a repo or a folder, without the hubs' code where a file is meant."""
+    if Path(model).is_file():
+        return None
+    from ggufkit.verbs.several import find_several
+
+    return find_several(model, source=source, progress=out.progress())
+
+
+def _fit_several(out: Out, several: Several, asked: _Asked, min_speed: float) -> None:
+    from ggufkit.cli.fit_tables import show_repo
+    from ggufkit.verbs.fit_repo import fit_repo
+
+    fit = fit_repo(
+        several,
+        asked.rigs,
+        context_tokens=asked.context_tokens,
+        wishes=asked.wishes,
+        runtime=asked.runtime,
+        usable_tokens_per_s=min_speed,
+        progress=out.progress(),
+    )
+    asked.draw(fit)
+    show_repo(out, fit, check=asked.check)
+
+
+def _fit_one(
+    out: Out, model: str | None, source: str, asked: _Asked, *, calibrate: str | None, explain: bool
+) -> None:
+    from ggufkit.fit.profiles import settings_for
+    from ggufkit.verbs.fit import fit_model
+    from ggufkit.verbs.locate import load_headers
+
     loaded = load_headers(model, source=source, progress=out.progress())
     if model is None:
         out.say(f"model: {printable(loaded.where)}")
     options: dict[str, Any] = {
         "name": loaded.name,
-        "context_tokens": ctx_size,
-        "settings": settings_for(wished, chosen),
-        "runtime": chosen,
+        "context_tokens": asked.context_tokens,
+        "settings": settings_for(asked.wishes, asked.runtime),
+        "runtime": asked.runtime,
     }
-    if len(rigs) > 1:
-        comparison = compare_machines(loaded.headers, rigs, **options)
-        draw(comparison)
-        show_comparison(out, comparison, check=check)
+    if len(asked.rigs) > 1:
+        _compare(out, loaded, asked, options)
         return
-    report = fit_model(loaded.headers, rig=rigs[0], **options)
+    report = fit_model(loaded.headers, rig=asked.rigs[0], **options)
     if calibrate is not None:
-        rig = learn(rigs[0], loaded.headers, report, calibrate)
+        from ggufkit.verbs.calibrate import calibrate as learn
+
+        rig = learn(asked.rigs[0], loaded.headers, report, calibrate)
         report = fit_model(loaded.headers, rig=rig, **options)
-    draw(report)
-    _show(out, report, explain=explain)
-    if check and not report.verdict.in_memory:
-        raise _no_room(report)
+    asked.draw(report)
+    show_report(out, report, explain=explain)
+    if asked.check and not report.verdict.in_memory:
+        raise no_room(report)
+
+
+def _compare(out: Out, loaded: LoadedModel, asked: _Asked, options: dict[str, Any]) -> None:
+    from ggufkit.cli.fit_tables import show_comparison
+    from ggufkit.verbs.fit_machines import compare_machines
+
+    comparison = compare_machines(loaded.headers, asked.rigs, **options)
+    asked.draw(comparison)
+    show_comparison(out, comparison, check=asked.check)
 
 
 def _painter(
     out: Out, picture: Path | None, *, force: bool
 ) -> Callable[[RepoFit | Comparison | FitReport], None]:
     """Return what draws the picture that was asked for, if one was; says at once if it can't be made."""
+    if picture is None:
+        return lambda found: None
     from ggufkit.verbs.plot import check_target, plot
 
-    if picture is not None:
-        check_target(picture, force=force)
-
-    def draw(found: RepoFit | Comparison | FitReport) -> None:
-        if picture is not None:
-            out.say(f"picture: {plot(found, picture, force=force)}")
-
-    return draw
+    check_target(picture, force=force)
+    return lambda found: out.say(f"picture: {plot(found, picture, force=force)}")
 
 
 def _wishes(
@@ -241,132 +292,3 @@ def _wishes(
         offload=offload,
         isa=isa,
     )
-
-
-def _size(n_bytes: int | None) -> str:
-    """Return a size in binary units with the decimal ones in brackets."""
-    if n_bytes is None:
-        return "?"
-    return (
-        gb_text(n_bytes) if n_bytes >= 1 << 30 else f"{n_bytes / (1 << 20):.1f} MiB ({n_bytes / 1e6:.1f} MB)"
-    )
-
-
-def _show(out: Out, report: FitReport, *, explain: bool) -> None:
-    for warning in report.warnings:
-        out.warn(warning)
-    terms = ["", *_explained(report)] if explain else []
-    gpus = device_lines(report.estimate, report.placement)
-    parts = [_parts(report), *gpus, *_growth(report), *terms]
-    text = "\n".join(
-        [*_summary(report), "", *parts, "", _contexts(report), *_longest(report), *change_lines(report)]
-    )
-    out.result(report, text, quiet=[report.verdict.level])
-    for term in report.estimate.terms:
-        if term.keys:
-            out.detail(f"{term.name}: from {', '.join(term.keys)}")
-
-
-def _explained(report: FitReport) -> list[str]:
-    """Return every term in full, what may grow, and what the compute buffer is used for."""
-    lines = []
-    for term in (*report.estimate.terms, *report.estimate.may_grow):
-        lines += _term_lines(term, later=term in report.estimate.may_grow)
-        if term.name == "compute buffer":
-            lines += [f"  {name}: {n_bytes:,} bytes" for name, n_bytes in report.estimate.phases]
-    return lines
-
-
-def _term_lines(term: Term, *, later: bool) -> list[str]:
-    n_bytes = "unknown" if term.n_bytes is None else f"{'up to ' if later else ''}{term.n_bytes:,} bytes"
-    lines = [f"{term.name}{', later' if later else ''}: {n_bytes} ({term.certainty})"]
-    lines.append(f"  {printable(term.formula)}")
-    return [*lines, f"  from {printable(', '.join(term.keys))}"] if term.keys else lines
-
-
-def _summary(report: FitReport) -> list[str]:
-    info, machine = report.model, report.machine
-    what = f"{info.architecture or 'unknown architecture'}, {parameters_text(info.n_parameters)} parameters"
-    files = f"{count_text(report.n_files, 'file')} of {_size(report.file_bytes)}"
-    return [
-        printable(f"{report.name}: {what}, {files}"),
-        f"memory: {_size(machine.ram_bytes)}, {report.machine_name or ORIGINS[machine.source]}",
-        _verdict(report),
-        *_speed(report),
-    ]
-
-
-def _speed(report: FitReport) -> list[str]:
-    if report.speed is not None:
-        return speed_lines(report.speed)
-    if report.verdict.level in ("no", "unknown"):
-        return []
-    return [f"speed: {SPEED_UNKNOWN}"]
-
-
-def _verdict(report: FitReport) -> str:
-    verdict = report.verdict
-    at_least = "at least " if report.estimate.kept_bytes is None else ""
-    context = f"{report.estimate.context_tokens:,} tokens of context"
-    if report.estimate.settings.n_sequences > 1:
-        context += f" for {report.estimate.settings.n_sequences} texts together"
-    if report.context_is_default:
-        whose = "the default" if report.runtime is None else f"the default of {report.runtime}"
-        context += f" ({whose}; --ctx-size for another)"
-    text = f"{LEVELS[verdict.level]}: takes {at_least}{_size(verdict.needed_bytes)} with {context}"
-    if verdict.short_gpus:
-        text += f"; {overfull_text(report)}"
-    elif verdict.level == "pages":
-        text += f"; {verdict.weights_in_memory:.0%} of the weights stay in memory"
-    return text
-
-
-def _parts(report: FitReport) -> str:
-    estimate, reserve, left = report.estimate, report.reserve, report.verdict.left_bytes
-    rows: list[tuple[str, str, str, str]] = [
-        (term.name, _size(term.n_bytes), term.certainty, term.formula) for term in estimate.terms
-    ]
-    parts = {"kernel": reserve.kernel_bytes, "system": reserve.system_bytes}
-    parts["compute buffers"] = reserve.compute_bytes
-    aside = ", ".join(f"{name} {size_text(n_bytes)}" for name, n_bytes in parts.items() if n_bytes)
-    if report.placement is not None:
-        rows.append(("on all devices", _size(estimate.total_bytes), "", ""))
-    rows += [
-        ("total", _size(report.verdict.needed_bytes), "", "in RAM" if report.placement else ""),
-        ("set aside", _size(reserve.total_bytes), "rule", aside),
-        ("left" if left >= 0 else "short", _size(abs(left)), "", ""),
-    ]
-    return table(("PART", "SIZE", "CERTAINTY", "HOW"), rows, right=[1])
-
-
-def _growth(report: FitReport) -> list[str]:
-    grows = [f"{term.name} up to {_size(term.n_bytes)}" for term in report.estimate.may_grow]
-    return [f"may grow later, not counted: {', '.join(grows)}"] if grows else []
-
-
-def _contexts(report: FitReport) -> str:
-    rows = [
-        (f"{row.context_tokens:,}", _size(row.cache_bytes), _size(row.total_bytes), LEVELS[row.level])
-        for row in report.contexts
-    ]
-    return table(("CONTEXT", "KV CACHE", "TOTAL", "VERDICT"), rows, right=[0, 1, 2])
-
-
-def _longest(report: FitReport) -> list[str]:
-    lines = []
-    per_token = report.estimate.kv_bytes_per_token
-    if per_token:
-        lines.append(f"a token of context takes {per_token:,} bytes")
-    if report.longest_context_tokens is not None:
-        lines.append(f"the longest context that fits: {report.longest_context_tokens:,} tokens")
-    return ["", "; ".join(lines)] if lines else []
-
-
-def _no_room(report: FitReport) -> NoSpaceError:
-    hint = report.advice[0] if report.advice else None
-    name, level = report.name, LEVELS[report.verdict.level]
-    needed, ram = _size(report.verdict.needed_bytes), _size(report.machine.ram_bytes)
-    if report.verdict.level == "unknown":
-        return NoSpaceError(printable(f"whether {name} fits is unknown: takes at least {needed} of {ram}"))
-    taken = overfull_text(report) if report.verdict.short_gpus else f"takes {needed} of {ram}"
-    return NoSpaceError(printable(f"{name} {level}: {taken}"), hint=hint)

@@ -107,3 +107,39 @@ def test_a_machine_that_is_none(run: Run, folder: Path) -> None:
     ran = run("fit", folder, "--machine", "z444-4ch")
     assert ran.code == 3
     assert "no machine is called z444-4ch" in ran.err and "did you mean z440-4ch?" in ran.err
+
+
+def test_a_picture_of_the_table(run: Run, folder: Path, work: Path) -> None:
+    ran = run("fit", folder, "--machine", "z440-4ch", "--plot", "quants.svg")
+    assert ran.code == 0
+    assert "picture: quants.svg\n" in ran.err
+    assert (work / "quants.svg").read_text().startswith("<?xml")
+    again = run("fit", folder, "--machine", "z440-4ch", "--plot", "quants.svg")
+    assert (again.code, again.out) == (9, "")
+    assert "hint: --force overwrites it" in again.err
+    assert run("fit", folder, "--machine", "z440-4ch", "--plot", "quants.svg", "-f", "-q").code == 0
+    assert run("fit", folder, "--plot", "quants.jpg").code == 2
+
+
+def test_one_run_narrows_the_range(run: Run, tmp_path: Path) -> None:
+    (model,) = r1_quant(tmp_path, "UD-IQ1_S")
+    assert "speed: unknown" in run("fit", model, "--ram", "256G").out
+    told = run("fit", model, "--ram", "256G", "--calibrate", "2.5")
+    assert "likely 2.5 (measured here)" in told.out
+    assert "likely 2.5 (measured here)" in run("fit", model, "--ram", "256G").out
+    assert "speed: unknown" in run("fit", model, "--ram", "256G", "--calibrate", "off").out
+    for wrong, word in ((["--calibrate", "fast"], "no such file"), (["--calibrate", "-1"], "no speed")):
+        assert word in run("fit", model, "--ram", "256G", *wrong).err
+    several = run("fit", model, "--machine", "z440-4ch", "--machine", "xuanwu", "--calibrate", "2")
+    assert several.code == 2 and "for one model on this machine" in several.err
+
+
+def test_a_part_on_a_gpu_has_a_speed(run: Run, tmp_path: Path) -> None:
+    (model,) = r1_quant(tmp_path, "UD-IQ1_S")
+    options = ["--ram", "256G", "--bandwidth", "76.8G", "--vram", "24G"]
+    unknown = run("fit", model, *options)
+    assert (
+        "the GPU's memory is assumed at 192 to 1000 GB/s, likely 450; --gpu-bandwidth says it" in unknown.out
+    )
+    known = run("fit", model, *options, "--gpu-bandwidth", "448G")
+    assert "x 448.0 GB/s)" in known.out and "assumed" not in known.out
