@@ -12,6 +12,7 @@ from ggufkit.errors import FormatError, NotFoundError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.shards import ShardName, check_set, is_shard, parse_shard_name
 from ggufkit.hubs.hub import is_ref
+from ggufkit.hubs.labels import parse_raw_part
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.consume_notes import notes_path
 from ggufkit.transfer.sources import open_header
@@ -52,6 +53,9 @@ class LocalModel:
             reason = "is being merged, and its shards are partly given up already"
             hint = f"ggufkit merge --consume {shlex.quote(str(self.files[0]))} goes on"
             raise FormatError(str(self.folder / self.name), reason, hint=hint)
+        if parse_raw_part(self.files[0].name) is not None:
+            hint = f"ggufkit merge {shlex.quote(str(self.files[0]))} joins all of them"
+            raise FormatError(str(self.files[0]), "is a raw part of a model, no model by itself", hint=hint)
         if self.missing:
             n = len(self.missing)
             reason = f"{n} of {len(self.files) + n} shards missing: {', '.join(self.missing[:3])}"
@@ -109,7 +113,7 @@ def find_model(argument: str | None = None, *, cwd: Path | None = None, shards: 
         gone = [record for record in records_in(path) if record.manifest.sources]
         if not found and gone:
             raise _gone(gone[0], "recorded there")
-        return _only(found, f"{path}")
+        return _only(found, path)
     if not path.exists():
         raise NotFoundError(f"{path}: no such file", hint=_near(path))
     return _of_file(path)
@@ -142,7 +146,7 @@ def _at_hand(cwd: Path, shards: bool) -> LocalModel:
         pulled = _preferred(_of_file(paths[0]), shards)
         if not found or _real(pulled.files[0]) in (_real(m.files[0]) for m in found):
             return pulled
-    return _only(found, "this folder")
+    return _only(found, cwd)
 
 
 def _gone(record: Record, how_known: str) -> NotFoundError:
@@ -194,9 +198,14 @@ def _real(path: Path) -> str:
     return os.path.realpath(path)
 
 
-def _only(models: list[LocalModel], where: str) -> LocalModel:
+def _only(models: list[LocalModel], folder: Path) -> LocalModel:
+    where = "this folder" if folder == Path() else str(folder)
     if len(models) == 1:
         return models[0]
+    parts = [p for p in (*folder.glob("*"), *folder.glob("*/*")) if parse_raw_part(p.name)]
+    if parts and all(parse_raw_part(m.files[0].name) for m in models):
+        hint = f"ggufkit merge {shlex.quote(str(min(parts)))} joins them"
+        raise NotFoundError(f"no model in {where}, only raw parts of one", hint=hint)
     if not models:
         hint = "ggufkit pull REF --quant Q gets one; or name a file, a shard or a folder"
         raise NotFoundError(f"no model in {where}", hint=hint)

@@ -226,3 +226,17 @@ def test_parts_pulled_last_are_found_and_proven(work: Path, monkeypatch: pytest.
     with pytest.raises(FormatError, match="without part 3") as caught:
         planned(root)
     assert "ggufkit pull o/m-GGUF" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_other_commands_name_the_one_that_joins(work: Path, recorded: bool) -> None:
+    paths = write(work / "m-GGUF", STYLES["mradermacher"])
+    if recorded:
+        files = tuple(ManifestFile(p.name, p.stat().st_size, None, None) for p in paths)
+        write_record(work / "m-GGUF", Manifest("m", None, files, ()))
+    with pytest.raises(NotFoundError, match="no model in this folder, only raw parts of one") as caught:
+        find_model()
+    assert caught.value.hint == "ggufkit merge m-GGUF/m.gguf.part1of3 joins them"
+    with pytest.raises(FormatError, match="is a raw part of a model") as refused:
+        find_model(str(paths[1])).headers()
+    assert refused.value.hint == f"ggufkit merge {paths[1]} joins all of them"
