@@ -139,7 +139,7 @@ def _unharmed_s(scenario: Scenario, published: Published, zygote: Zygote, hub: T
         scenario.prepare(work, published)
         began = time.monotonic()
         assert zygote.run(work, *scenario.arguments, env=scenario.env(work)) == 0, (
-            f"{scenario.name} fails without a kill"
+            f"{scenario.name} fails without a kill: {zygote.said()}"
         )
         seconds.append(time.monotonic() - began)
         scenario.done(work, published)
@@ -163,11 +163,11 @@ def _round(
         time.sleep(wait_s)
         child.signal(signal.SIGKILL)
         code = child.wait()
-        assert code in (-signal.SIGKILL, 0)
+        assert code in (-signal.SIGKILL, 0), zygote.said()
         n_met += code != 0
         scenario.kept(work, published)
     assert zygote.run(work, *scenario.arguments, env=scenario.env(work)) == 0, (
-        f"{scenario.name} after {waits}"
+        f"{scenario.name} after {waits}: {zygote.said()}"
     )
     scenario.done(work, published)
     twice = hub.sent_bytes(plane="cdn") - published.total_bytes if scenario.fetches else 0

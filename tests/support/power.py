@@ -116,7 +116,7 @@ def cut_once(
             code = zygote.run(
                 work, *scenario.arguments, patch=OTHER_BOOT, env=scenario.env(work) | _home(disk.folder)
             )
-            assert code == 0, f"{scenario.name} ends with {code} after a power cut ({options})"
+            assert code == 0, f"{scenario.name} after a power cut ({options}): {zygote.said()}"
             scenario.done(work, published)
     finally:
         image.unlink(missing_ok=True)

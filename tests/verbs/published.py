@@ -85,6 +85,7 @@ class Zygote:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         root = Path(__file__).parents[2]
+        self._err = Path(env["HOME"]) / "err"
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             [sys.executable, "-c", _ZYGOTE],
@@ -106,6 +107,10 @@ class Zygote:
     def run(self, cwd: Path, *arguments: str, patch: str = "", env: Mapping[str, str] | None = None) -> int:
         """Run a command line to its end, and return its exit code."""
         return self.start(cwd, *arguments, patch=patch, env=env).wait()
+
+    def said(self) -> str:
+        """Return the end of what the children wrote to stderr."""
+        return self._err.read_text()[-2000:] if self._err.exists() else ""
 
     def wait(self, pid: int) -> int:
         """Return the exit code of a child."""
