@@ -68,7 +68,7 @@ def file_refused(
     page = page_url(hub, endpoint, repo_id)
     hint = f"{repo_id} may be gated or private: accept its terms at {page}, then set {TOKEN_VARIABLES[hub]}"
     if not may_see_token(hub, endpoint):
-        hint = _token_hint(hub, endpoint, repo_id)
+        hint = f"{repo_id} may be gated or private; {_token_hint(hub, endpoint, repo_id)}"
     return AccessError(message, hint=hint)
 
 

@@ -14,11 +14,12 @@ from typing import Protocol, runtime_checkable
 from ggufkit.errors import AccessError, FormatError, IntegrityError, NetworkError, NotFoundError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.reader import MAX_HEADER_BYTES, MoreNeeded, read_header
-from ggufkit.hubs.endpoints import TOKEN_VARIABLES, page_url, title_of
+from ggufkit.hubs.endpoints import title_of
 from ggufkit.hubs.hub import Hub, RemoteFile
+from ggufkit.hubs.refusals import file_refused
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.copying import SourceEnded, copy_range, write_all
-from ggufkit.transfer.http import Http
+from ggufkit.transfer.http import FileGoneError, FileRefusedError, Http
 from ggufkit.transfer.stream import READ_BYTES, Stream, StreamError
 
 FIRST_READ_BYTES = 1 << 20  # most headers fit; R1's 4.9 MB takes a second read
@@ -133,10 +134,13 @@ class HubSource:
     max_failures: int = MAX_FAILURES
     """How many tries in a row may bring nothing."""
 
+    title: str = ""
+    """What messages call the place; empty is the hub's own name."""
+
     @property
     def label(self) -> str:
-        """What messages call the hub."""
-        return title_of(self.hub.name, self.hub.endpoint)
+        """What messages call the place."""
+        return self.title or title_of(self.hub.name, self.hub.endpoint)
 
     @property
     def name(self) -> str:
@@ -237,13 +241,9 @@ class HubSource:
         address = self.hub.locate(self.repo_id, self.file)
         try:
             return self.http.open(address.url, address.headers, offset, end, self.file.size_bytes)
-        except AccessError as error:
-            page = page_url(self.hub.name, self.hub.endpoint, self.repo_id)
-            hint = f"it may be gated or private: see {page}, and set {TOKEN_VARIABLES[self.hub.name]}"
-            raise AccessError(f"{self.file.path}: {error.message}", hint=error.hint or hint) from error
-        except NotFoundError as error:
-            hint = "it was listed a moment ago: run the same command again, or try another --source"
-            raise NotFoundError(f"{self.file.path}: {error.message}", hint=hint) from error
+        except (FileRefusedError, FileGoneError) as error:
+            hub, endpoint, path = self.hub.name, self.hub.endpoint, self.file.path
+            raise file_refused(hub, endpoint, self.repo_id, path, error.status, error.headers) from error
 
     def _wait(self, error: StreamError, failures: int) -> None:
         if failures >= self.max_failures:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from ggufkit.errors import GgufkitError, IntegrityError, NotFoundError, UsageError
 from ggufkit.hubs.asking import Holding, ask_places
 from ggufkit.hubs.compare import alike, differences
-from ggufkit.hubs.endpoints import title_of
 from ggufkit.hubs.hub import Hub, HubName, Listing, RemoteFile, RepoRef, parse_ref
 from ggufkit.hubs.manifest import ManifestSource
 from ggufkit.hubs.places import places_to_ask
@@ -103,17 +102,18 @@ class Repo:
         holders = self._holders(file)
         if not holders:
             raise self._nobody(file)
-        sources = tuple(
-            HubSource(holding.hub, self.ref.repo_id, replace(listed, sha256=file.sha256), http, progress)
-            for holding, listed in holders
-        )
-        return Several(sources, self.connections, progress, self.tally)
+        repo_id, sha256 = self.ref.repo_id, file.sha256
+        sources = [
+            HubSource(one.hub, repo_id, replace(listed, sha256=sha256), http, progress, title=one.place.title)
+            for one, listed in holders
+        ]
+        return Several(tuple(sources), self.connections, progress, self.tally)
 
     def served(self) -> tuple[Served, ...]:
         """Return which places have brought bytes, and how many."""
         brought = self.tally.served
-        found = [(one, brought.get(title_of(one.hub.name, one.hub.endpoint), 0)) for one in self.serving]
-        return tuple(Served(one.place.word, one.place.title, n_bytes) for one, n_bytes in found if n_bytes)
+        places = [one.place for one in self.serving if one.place.title in brought]
+        return tuple(Served(place.word, place.title, brought[place.title]) for place in places)
 
     def origins(self, files: Sequence[RemoteFile]) -> tuple[ManifestSource, ...]:
         """Return the repos that serve every one of `files`, the first one first."""

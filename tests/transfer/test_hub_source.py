@@ -137,7 +137,7 @@ def test_a_cdn_that_always_refuses_ends_the_tries(stack: ExitStack, naps: list[f
 
 
 @pytest.mark.parametrize(("status", "kind", "hint"), [
-    (401, AccessError, "HF_TOKEN"), (403, AccessError, "/o/n, and set HF_TOKEN"),
+    (401, AccessError, "HF_TOKEN"), (403, AccessError, "o/n may be gated or private; HF_TOKEN"),
     (404, NotFoundError, "--source"), (416, NetworkError, None),
 ])  # fmt: skip
 def test_what_does_not_pass_is_not_tried_again(
