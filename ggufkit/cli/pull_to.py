@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggufkit.cli.line import say_served
 from ggufkit.cli.pull_merged import SAID, plan_document, plan_text
 from ggufkit.cli.render import Out, count_text, printable_lines, size_text, table
 from ggufkit.progress import Progress
@@ -65,6 +66,7 @@ def pull_into_place(
         f"{size_text(n_bytes)} to {where}, for {', '.join(runtimes)}"
     )
     report = pull_to(plan, progress)
+    say_served(out, report.pulled.sources)
     _show(out, plan, report)
     return None
 
