@@ -81,6 +81,7 @@ ISAS = ("avx512", "avx2", "amx", "neon", "none")
     help="The CPU's instruction set, by which weights are rearranged; left out, this CPU's.",
 )
 @click.option("--explain", is_flag=True, help="Print every term with its formula and its header keys.")
+@click.option("--compare", is_flag=True, help="Ask llama-fit-params on the PATH for the same, and say both.")
 @click.option("--check", is_flag=True, help="Exit with 8 when it does not fit in memory.")
 @source_option
 @output_options
@@ -100,6 +101,7 @@ def command(
     force: bool,
     check: bool,
     explain: bool,
+    compare: bool,
     source: str,
     isa: Isa | None,
     **wishes: Any,
@@ -147,6 +149,7 @@ def command(
         bandwidth_bytes_per_s=bandwidth,
         gpu_bytes_per_s=gpu_bandwidth,
         disk_bytes_per_s=disk_speed,
+        model=Path(model) if model and Path(model).exists() else None,
     )
     asked = _Asked(
         rigs=rigs,
@@ -159,10 +162,12 @@ def command(
     several = None if model is None else _several(out, model, source)
     if calibrate is not None and (several is not None or len(rigs) > 1):
         raise UsageError("--calibrate is for one model on this machine", hint="name the quant that was run")
+    if compare and (several is not None or len(rigs) > 1):
+        raise UsageError("--compare is for one model and one machine", hint="name one of them")
     if several is not None:
         _fit_several(out, several, asked, min_speed)
     else:
-        _fit_one(out, model, source, asked, calibrate=calibrate, explain=explain)
+        _fit_one(out, model, source, asked, calibrate=calibrate, explain=explain, compare=compare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +219,14 @@ def _fit_several(out: Out, several: Several, asked: _Asked, min_speed: float) ->
 
 
 def _fit_one(
-    out: Out, model: str | None, source: str, asked: _Asked, *, calibrate: str | None, explain: bool
+    out: Out,
+    model: str | None,
+    source: str,
+    asked: _Asked,
+    *,
+    calibrate: str | None,
+    explain: bool,
+    compare: bool,
 ) -> None:
     from ggufkit.fit.profiles import settings_for
     from ggufkit.verbs.fit import fit_model
@@ -240,6 +252,10 @@ def _fit_one(
         report = fit_model(loaded.headers, rig=rig, **options)
     asked.draw(report)
     show_report(out, report, explain=explain)
+    if compare:
+        from ggufkit.cli.fit_compare import show_llama
+
+        show_llama(out, model, report)
     if asked.check and not report.verdict.in_memory:
         raise no_room(report)
 

@@ -138,3 +138,18 @@ def test_the_instruction_set_may_be_asked(fit: Fit) -> None:
     estimates = {isa: report(fit, "--isa", isa)["estimate"] for isa in ("avx512", "none")}
     assert estimates["avx512"]["rearranged_bytes"] > 0
     assert estimates["none"]["rearranged_bytes"] == 0
+
+
+def test_llama_fit_params_is_asked(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "llama-fit-params"
+    program.write_text("#!/bin/sh\necho 'Host 1 2 3 '\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    code, out, err = fit("--compare", "--json")
+    assert code == 0 and json.loads(out)["schema"] == 1
+    assert "19,520, 2" in err  # MiB of cache
+    assert "llama.cpp says otherwise" in err
+
+
+def test_comparing_needs_a_model_here(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--compare", "--machine", "z440-1ch", "--machine", "z440-4ch")[0] == 2
