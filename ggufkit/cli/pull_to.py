@@ -117,10 +117,15 @@ def _document(plan: ToPlan) -> dict[str, object]:
         document = plan_document(plan.merged)
     return document | {
         "grow_in": plan.grow_in,
-        "ollama": plan.ollama,
-        "lmstudio": plan.lmstudio,
+        "ollama": _fields(plan.ollama, "name", "action", "n_bytes", "copy_bytes", "warnings"),
+        "lmstudio": _fields(plan.lmstudio, "folder", "user_repo", "files", "copy_bytes", "warnings"),
         "hf_cache": plan.hf_cache,
     }
+
+
+def _fields(plan: object, *names: str) -> dict[str, object] | None:
+    """Return what a script needs of an import's plan, without the headers that it was made from."""
+    return {name: getattr(plan, name) for name in names} if plan is not None else None
 
 
 def _show(out: Out, plan: ToPlan, report: ToReport) -> None:
