@@ -184,7 +184,7 @@ class FaultyResponse(web.StreamResponse):
     async def _send(self, request: web.BaseRequest) -> None:
         started_s, stalled = time.monotonic(), not self._fault.stall_s
         while (n_bytes := self._next_bytes(stalled)) or not stalled:
-            if not stalled and self.sent_bytes >= min(self._fault.stall_after_bytes, self._total_bytes):
+            if not stalled and self.sent_bytes >= min(self._fault.stall_after_bytes, self._stop_bytes):
                 await asyncio.sleep(self._fault.stall_s)
                 stalled = True
                 continue
