@@ -339,11 +339,12 @@ With one run on the same machine known, another model's speed is predicted withi
   says 9.5, 16.2 and 6.7 tokens/s where 8.73, 14 and 6.5 were measured, each in the range; of gpt-oss-120b
   on a Threadripper 46 where 25 was measured, out of it. The memory of an unknown GPU is taken to be
   between a P106-100's and an RTX 4090's.
-- **From the SSD**: the missing share of the weights a token uses, at `--disk-speed` (2 GB/s when nobody
-  says: a guess). Low end: twice as much, or, of a model without experts, all of the weights, since a cache
-  that drops the oldest first has then dropped what comes next; high end: half as much. Rules of our own,
-  held against one run: Q2_K_L of R1 in 256 GB with the Ollama of early 2025, told to do 1 to 2 tokens/s on
-  an SSD that nobody names: `fit` says 0.3 to 1.1.
+- **From the SSD**: the missing share of the weights a token uses, at the speed that `ggufkit machine
+  --disk FILE` measured, or `--disk-speed` (2 GB/s when nobody says: a guess). Low end: twice as much, or,
+  of a model without experts, all of the weights, since a cache that drops the oldest first has then
+  dropped what comes next; high end: half as much. Rules of our own, held against one run: Q2_K_L of R1 in
+  256 GB with the Ollama of early 2025, told to do 1 to 2 tokens/s on an SSD that nobody names: `fit` says
+  0.3 to 1.1.
 - **Basis**: `formula` from the table above; `calibrated` by one run on this machine (`--calibrate`);
   `measured here` for the model of that run itself, within 10 %.
 

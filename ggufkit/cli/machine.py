@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -23,15 +24,22 @@ if TYPE_CHECKING:
     show_default=True,
     help="Measure how fast memory is read (about a second).",
 )
+@click.option(
+    "--disk",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Measure how fast the disk of a large FILE is read, for models that page; fit remembers it.",
+)
 @click.option("--list", "profiles", is_flag=True, help="List the machines that fit --machine knows instead.")
 @output_options
-def command(out: Out, measure: bool, profiles: bool) -> None:
+def command(out: Out, measure: bool, disk: Path | None, profiles: bool) -> None:
     """Show what this machine has for models.
 
     \b
     Examples:
       ggufkit machine
       ggufkit machine --no-measure --json
+      ggufkit machine --disk DeepSeek-R1-UD-IQ2_XXS.gguf
       ggufkit machine --list
       ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --ram $(ggufkit machine -q)
 
@@ -41,10 +49,13 @@ def command(out: Out, measure: bool, profiles: bool) -> None:
 
     The modules are in the firmware's table, which on some systems only root may read: sudo ggufkit
     machine. fit remembers the bandwidth that was measured. -q prints the bytes of memory that a model may
-    use; with --list the names.
+    use; with --list the names, with --disk bytes a second.
     """
     if profiles:
         _list(out)
+        return
+    if disk is not None:
+        _measure_disk(out, disk)
         return
     from ggufkit.verbs.machine import describe_machine
 
@@ -57,6 +68,17 @@ def command(out: Out, measure: bool, profiles: bool) -> None:
         out.warn(warning)
     for advice in report.advice:
         out.hint(advice)
+
+
+def _measure_disk(out: Out, file: Path) -> None:
+    from ggufkit.fit.machine import read_cpu
+    from ggufkit.verbs.disk_rate import measure_disk
+    from ggufkit.verbs.rigs import remember_disk
+
+    rate = measure_disk(file)
+    remember_disk(read_cpu(), rate)
+    text = f"disk: {rate.bytes_per_s / 1e9:.2f} GB/s, reading {rate.read_bytes >> 20} MiB all over the file"
+    out.result(rate, printable(f"{text} ({rate.mount})"), quiet=[int(rate.bytes_per_s)])
 
 
 def _list(out: Out) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ggufkit.fit.rig import THIS_MACHINE, Bandwidths, KnownRun, Rig, bandwidth_h
 from ggufkit.fit.speed import Run
 from ggufkit.folders import state_folder
 from ggufkit.transfer.disk import write_atomic
+from ggufkit.verbs.disk_rate import DiskRate, mount_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Remembered:
     """How fast its memory was read."""
     run: KnownRun | None = None
     """How fast a model generated on it."""
+    disks_bytes_per_s: Mapping[str, float] = field(default_factory=dict)
+    """How fast its disks were read, by where they are mounted."""
 
 
 def find_rigs(
@@ -47,19 +50,23 @@ def find_rigs(
     bandwidth_bytes_per_s: float | None = None,
     gpu_bytes_per_s: float | None = None,
     disk_bytes_per_s: float | None = None,
+    model: Path | None = None,
 ) -> tuple[Rig, ...]:
     """Return the machines called `names`, in that order; without names this one.
 
-    What is given holds for each of them in place of what is known. Raises NotFoundError for a name that
-    is none, with the nearest.
+    What is given holds for each of them in place of what is known. Of this machine the disk counts that
+    `model` is on, if its speed was measured; left out, that of the current folder. Raises NotFoundError for a
+    name that is none, with the nearest.
     """
-    rigs = [_profile_rig(name, ram_bytes) for name in dict.fromkeys(names)] or [_this_rig(ram_bytes)]
+    rigs = [_profile_rig(name, ram_bytes) for name in dict.fromkeys(names)] or [
+        _this_rig(ram_bytes, model or Path())
+    ]
     if bandwidth_bytes_per_s is not None:
         rigs = [replace(rig, bandwidth=Bandwidths(bandwidth_bytes_per_s, "given")) for rig in rigs]
     return tuple(
         replace(
             rig,
-            disk_bytes_per_s=disk_bytes_per_s,
+            disk_bytes_per_s=disk_bytes_per_s or rig.disk_bytes_per_s,
             gpu_bytes_per_s=gpu_bytes_per_s or rig.gpu_bytes_per_s,
         )
         for rig in rigs
@@ -77,7 +84,7 @@ def _profile_rig(name: str, ram_bytes: int | None) -> Rig:
     raise NotFoundError(f"no machine is called {name}", hint=hint)
 
 
-def _this_rig(ram_bytes: int | None, root: Path = Path("/")) -> Rig:
+def _this_rig(ram_bytes: int | None, model: Path, root: Path = Path("/")) -> Rig:
     cpu = read_cpu(root)
     known = remembered(cpu, root)
     rig = Rig(
@@ -87,8 +94,19 @@ def _this_rig(ram_bytes: int | None, root: Path = Path("/")) -> Rig:
         family=speed_family(cpu),
         n_sockets=cpu.n_sockets,
         bandwidth=bandwidth_here(_theoretical(cpu, root), known.read_bytes_per_s),
+        disk_bytes_per_s=_disk(known, model),
     )
     return rig if known.run is None else calibrated(rig, known.run)
+
+
+def _disk(known: Remembered, model: Path) -> float | None:
+    """Return how fast the disk was read that `model` is on."""
+    if not known.disks_bytes_per_s:
+        return None
+    try:
+        return known.disks_bytes_per_s.get(str(mount_of(model)))
+    except OSError:
+        return None
 
 
 def _theoretical(cpu: Cpu, root: Path) -> Bandwidths | None:
@@ -111,7 +129,13 @@ def remembered(cpu: Cpu, root: Path = Path("/")) -> Remembered:
     if not isinstance(entry, dict):
         return Remembered()
     read, run = entry.get("read_bytes_per_s"), entry.get("run")
-    return Remembered(_positive(read), _known_run(run) if isinstance(run, dict) else None)
+    disks = entry.get("disks_bytes_per_s")
+    rates = {str(k): _positive(v) for k, v in disks.items()} if isinstance(disks, dict) else {}
+    return Remembered(
+        _positive(read),
+        _known_run(run) if isinstance(run, dict) else None,
+        {mount: rate for mount, rate in rates.items() if rate is not None},
+    )
 
 
 def _known_run(fields: Mapping[str, Any]) -> KnownRun | None:
@@ -128,6 +152,12 @@ def _positive(value: Any) -> float | None:
 def remember_bandwidth(cpu: Cpu, read_bytes_per_s: float) -> None:
     """Keep a measured bandwidth for `fit`."""
     _remember(cpu, {"read_bytes_per_s": read_bytes_per_s})
+
+
+def remember_disk(cpu: Cpu, rate: DiskRate) -> None:
+    """Keep a disk's measured speed for `fit`."""
+    known = remembered(cpu).disks_bytes_per_s
+    _remember(cpu, {"disks_bytes_per_s": {**known, rate.mount: rate.bytes_per_s}})
 
 
 def remember_run(cpu: Cpu, known: KnownRun | None) -> None:

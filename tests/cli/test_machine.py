@@ -11,9 +11,11 @@ import pytest
 from ggufkit.cli.main import run
 from ggufkit.fit.bandwidth import Bandwidth
 from ggufkit.fit.gpus import Gpu
-from ggufkit.fit.machine import machine_profiles
-from ggufkit.verbs import machine
+from ggufkit.fit.machine import machine_profiles, read_cpu
+from ggufkit.verbs import disk_rate, machine
+from ggufkit.verbs.disk_rate import DiskRate
 from ggufkit.verbs.machine import MachineReport, describe_machine
+from ggufkit.verbs.rigs import remembered
 from tests.fit import tables
 from tests.verbs.test_machine import z440
 
@@ -100,3 +102,15 @@ def test_the_machines_that_fit_knows_are_listed(capsys: pytest.CaptureFixture[st
     machines = json.loads(capsys.readouterr().out)["machines"]
     assert [m["name"] for m in machines] == names
     assert all(m["ram_gib"]["source"] for m in machines)
+
+
+def test_the_disk_is_measured_and_remembered(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = DiskRate(1.5e9, 256 << 20, str(tmp_path))
+    monkeypatch.setattr(disk_rate, "measure_disk", lambda path: rate)
+    assert run(["machine", "--disk", str(tmp_path / "model.gguf")]) == 0
+    assert capsys.readouterr().out == f"disk: 1.50 GB/s, reading 256 MiB all over the file ({tmp_path})\n"
+    assert remembered(read_cpu()).disks_bytes_per_s == {str(tmp_path): 1.5e9}
+    assert run(["machine", "--disk", str(tmp_path), "-q"]) == 0
+    assert capsys.readouterr().out == "1500000000\n"
