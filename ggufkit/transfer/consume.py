@@ -27,6 +27,8 @@ from ggufkit.transfer.holes import makes_holes, punch_hole
 from ggufkit.transfer.prover import Prover
 from ggufkit.transfer.sources import LocalSource
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def extra_bytes_needed(consumption: Consumption) -> int:
     """Return the free room that writing it needs; tries on a temporary file whether there are holes."""
@@ -58,7 +60,7 @@ def consume(
             else:
                 digests = _write(consumption, slots, done, progress)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL:
                 hint = "make room; the same command goes on from here"
                 raise NoSpaceError(f"{consumption.part}: the disk is full", hint=hint) from error
             raise
@@ -128,9 +130,16 @@ def _copy_all(
 
     with ThreadPoolExecutor(1) as pool:
         pending: Future[None] = pool.submit(spender.give_back, done)
+        pending.result()  # a full disk may wait for the room that a killed run did not give back
         while done < n_bytes:
             end = min((done // step + 1) * step, n_bytes)
-            _copy_step(consumption, fd, done, end)
+            try:
+                _copy_step(consumption, fd, done, end)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                pending.result()  # now there is the room of the step before
+                _copy_step(consumption, fd, done, end)
             progress.advance(end - done)
             prover.wrote(done, end)
             pending.result()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from ggufkit.errors import (
 )
 from ggufkit.transfer import consume as engine
 from ggufkit.transfer.consume_notes import note as honest_note
+from ggufkit.transfer.holes import punch_hole
 from ggufkit.verbs.consume import ConsumePlan, consume, plan_consume
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.merge import MergePlan, MergeReport, merge, plan_merge
@@ -29,7 +32,7 @@ from ggufkit.verbs.restore import plan_restore
 from ggufkit.verbs.split import SplitReport, split
 from tests.gguf.test_llama_split import MERGED, ORIGINAL, SHARDS
 from tests.support.ggufs import gguf_bytes, make_shards
-from tests.verbs.published import everything, sha256
+from tests.verbs.published import everything, model_bytes, sha256
 from tests.verbs.test_merge import STEM, record_of
 
 
@@ -304,3 +307,64 @@ def test_killed_while_it_removes_the_shards(
     assert not (work / STEM).exists()
     restored()
     assert [sha256(p) for p in shards] == [sha256(p) for p in SHARDS]
+
+
+# ---- on a disk that has no room for two ----
+
+
+@pytest.fixture
+def small_disk(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of 27 MiB, and the current one; 24 MiB of shards fit, and little else."""
+    folder = work / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=27m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        monkeypatch.chdir(folder)
+        yield folder
+    finally:
+        monkeypatch.chdir(work)
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_with_room_for_one_copy_is_enough(small_disk: Path, work: Path) -> None:
+    whole = work / "m.gguf"
+    whole.write_bytes(model_bytes(24))
+    make_shards(whole, small_disk / "m", max_tensors=20)
+    with pytest.raises(NoSpaceError, match="GiB to write"):
+        merge(plan_merge(find_model(shards=True)))
+    report = consumed()
+    assert report.sha256 == sha256(small_disk / "m.gguf") == sha256(whole)
+    with pytest.raises(NoSpaceError):
+        restored()
+    assert {p.name for p in small_disk.iterdir()} == {".ggufkit", "m.gguf"}
+
+
+def test_a_disk_that_fills_up_meanwhile_keeps_everything(
+    small_disk: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = work / "m.gguf"
+    whole.write_bytes(model_bytes(24))
+    make_shards(whole, small_disk / "m", max_tensors=20)
+    filler = small_disk / "filler"
+
+    def note(slots: int, done: int) -> None:
+        honest_note(slots, done)
+        if done >= 8 << 20 and not filler.exists():
+            fill(filler)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "punch_hole", lambda *_: not filler.exists() and punch_hole(*_))
+        patch.setattr(engine, "note", note)
+        with pytest.raises(NoSpaceError, match="the disk is full"):
+            consumed()
+    filler.unlink()
+    assert consumed().sha256 == sha256(small_disk / "m.gguf") == sha256(whole)
+
+
+def fill(path: Path) -> None:
+    """Take all the room that there is."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(64 << 10))
