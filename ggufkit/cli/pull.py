@@ -108,6 +108,10 @@ def command(
         f"{size_text(plan.total_bytes)} to {plan.root}{adopted_text(plan.files)}"
     )
     _show_report(out, pull(plan, progress))
+    if plan.quant.kind == "raw":
+        out.hint("next: ggufkit merge (these are pieces of one file; nothing loads them as they are)")
+    else:
+        out.hint("next: ggufkit fit, ggufkit merge" if len(plan.files) > 1 else "next: ggufkit fit")
     return None
 
 
@@ -144,4 +148,3 @@ def _show_report(out: Out, report: PullReport) -> None:
     text = f"{files}, {size_text(report.total_bytes)} in {report.root} ({done}), {checked}"
     out.result(report, printable(text), quiet=[f.target for f in report.files])
     say_served(out, report.sources)
-    out.hint("next: ggufkit fit, ggufkit merge" if len(report.files) > 1 else "next: ggufkit fit")

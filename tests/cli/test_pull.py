@@ -14,7 +14,7 @@ from ggufkit.transfer.several import CONNECTIONS, Several
 from tests.cli.conftest import Run
 from tests.support.faults import Fault
 from tests.support.hub import FOLDER, REPO_ID, TestHub
-from tests.verbs.published import NAME, QUANT, everything, publish, sha256, tree
+from tests.verbs.published import NAME, QUANT, everything, model_bytes, publish, sha256, tree
 
 
 def total(files: dict[str, bytes]) -> int:
@@ -177,3 +177,47 @@ def test_the_environment_and_the_config_choose_the_hub(
     assert run("pull", REPO_ID, "-n", "--json", "--source", "modelscope").json["hub"] == "modelscope"
     monkeypatch.setenv("GGUFKIT_PULL_JSON", "1")
     assert run("pull", REPO_ID, "-n").json["root"] == "below"
+
+
+def test_raw_parts_are_offered_for_joining(tmp_path: Path, hub: TestHub, work: Path, run: Run) -> None:
+    whole = model_bytes()
+    folder = tmp_path / "hub" / "m" / "grok-1-GGUF"
+    folder.mkdir(parents=True)
+    middle = len(whole) // 2
+    for number, part in enumerate((whole[:middle], whole[middle:]), 1):
+        (folder / f"grok-1.Q2_K.gguf.part{number}of2").write_bytes(part)
+    hub.refresh()
+    done = run("pull", "m/grok-1-GGUF")
+    assert done.code == 0 and "raw parts" in run("quants", "m/grok-1-GGUF").lines[1]
+    assert done.err.splitlines()[-1].startswith("next: ggufkit merge (these are pieces of one file")
+    assert run("merge", "grok-1-GGUF").code == 0
+    assert (work / "grok-1-GGUF" / "grok-1.Q2_K.gguf").read_bytes() == whole
+
+
+@pytest.mark.parametrize("source", ["hf", "modelscope"])
+def test_a_file_that_is_gated_though_its_repo_is_listed(
+    hub: TestHub, work: Path, run: Run, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add(Fault(path="resolve|FilePath", plane="hub", status=401, headers={"X-Error-Code": "GatedRepo"}))
+    done = run("pull", REPO_ID, "--source", source)
+    host = hub.url.removeprefix("http://")
+    title, variable = {
+        "hf": ("Hugging Face", "HF_TOKEN"),
+        "modelscope": ("ModelScope", "MODELSCOPE_API_TOKEN"),
+    }[source]
+    assert done.code == 4 and f"{title} at {host} lets only people in who accepted the terms of" in done.err
+    assert f"{variable} is not shown to {host}" in done.err, "it is no host of the hub's own"
+    monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", host)
+    page = {"hf": f"{hub.url}/{REPO_ID}", "modelscope": f"{hub.url}/models/{REPO_ID}"}[source]
+    err = run("pull", REPO_ID, "--source", source).err
+    assert f"hint: accept them at {page}, then set {variable}" in err
+
+
+def test_an_announced_xet_changes_nothing(
+    hub: TestHub, files: dict[str, bytes], work: Path, run: Run
+) -> None:
+    link = f'<{hub.url}/api/models/{REPO_ID}/xet-read-token/main>; rel="xet-auth"'
+    hub.add(Fault(path="resolve", headers={"X-Xet-Hash": "1" * 64, "Link": link}))
+    hub.add(Fault(path="xet", status=500))
+    assert run("pull", REPO_ID, "--source", "hf").code == 0 and tree(work / NAME) == files
+    assert hub.asked("(?i)xet") == [] and hub.sent_bytes(plane="cdn") == total(files)
