@@ -209,9 +209,11 @@ def _write(job: Job, fd: int, journal: Journal, progress: Progress, mending: Men
         if job.identity != identity:
             raise IntegrityError(f"{job.target.name}: a source was changed while it was read")
         journal.flush(fd)
-    except IntegrityError:
-        journal.forget()
-        job.part.unlink(missing_ok=True)  # nothing of it is believed, and it may be large
+    except IntegrityError as error:
+        journal.believe(error.proven if isinstance(error, DigestMismatch) else ())
+        if not journal.ranges:
+            journal.forget()
+            job.part.unlink(missing_ok=True)  # nothing of it is believed, and it may be large
         raise
     finally:
         if journal.ranges:
@@ -237,6 +239,8 @@ def _fill_and_prove(
             prover.stop()
             mender = Mender(job, fd, marks, mending, progress)
             if error.name in mended or not mender.mend(error.name):
+                marks.forget(error.name)
+                error.proven = prover.proven()
                 raise
             mended.add(error.name)
         finally:

@@ -52,6 +52,13 @@ class Journal:
         self.ranges = [(a, min(b, n_bytes)) for a, b in self.ranges if a < n_bytes]
         self._synced = [(a, min(b, n_bytes)) for a, b in self._synced if a < n_bytes]
 
+    def believe(self, ranges: Iterable[Range]) -> None:
+        """Believe nothing beyond `ranges`, which were proven."""
+        right = list(ranges)
+        self.ranges = _common(self.ranges, right)
+        self._synced = _common(self._synced, right)
+        self._durable.save(self._synced, sync=True)
+
     def is_noted(self) -> bool:
         """Say whether this very content is noted as being written, whatever of it is there."""
         return self._written.read() is not None
@@ -193,6 +200,12 @@ def cut_out(ranges: Iterable[Range], start: int, end: int) -> list[Range]:
     """Return the ranges without `[start, end)`."""
     parts = [part for a, b in ranges for part in ((a, min(b, start)), (max(a, end), b))]
     return [(a, b) for a, b in parts if a < b]
+
+
+def _common(some: Iterable[Range], others: Sequence[Range]) -> list[Range]:
+    """Return what is in both."""
+    both = ((max(a, c), min(b, d)) for a, b in some for c, d in others)
+    return joined((start, end) for start, end in both if start < end)
 
 
 def boot_id() -> str | None:

@@ -90,7 +90,7 @@ class Prover:
         self._stopped = False
         self._errors: list[BaseException] = []
         self.digests: dict[str, str] = {}
-        self._n_proofs = len(proofs)
+        self._proofs = proofs
         self._lanes = self._shared(proofs)
         self._threads = [
             threading.Thread(target=self._run, args=(lane,), daemon=True) for lane in self._lanes
@@ -114,9 +114,14 @@ class Prover:
             while thread.is_alive():
                 thread.join(0.2)  # a join without a limit would not hear Ctrl-C everywhere
         self._raise()
-        if len(self.digests) < self._n_proofs:
+        if len(self.digests) < len(self._proofs):
             raise IntegrityError("a digest could not be taken")  # its thread died: no digest is no proof
         return self.digests
+
+    def proven(self) -> list[Range]:
+        """Return the ranges of the target whose published digests have come out right so far."""
+        right = [p for p in self._proofs if p.expected and self.digests.get(p.name) == p.expected]
+        return joined(piece for p in right for piece in _ranges_of(p))
 
     def stop(self) -> None:
         """Give up all proofs."""
@@ -214,3 +219,5 @@ class DigestMismatch(IntegrityError):
         self.name = name
         self.digest = digest
         self.expected = expected
+        self.proven: list[Range] = []
+        """Ranges of the target that are right all the same: other shards of a merged file."""

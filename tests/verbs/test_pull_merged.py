@@ -327,3 +327,36 @@ def test_a_cut_at_any_byte_ends_in_the_same_file(
     assert n_failed == 6 and report.sha256 == sha256(merged)
     document = json.dumps(dataclasses.asdict(report), default=str)
     assert json.loads(document)["state"] in ("resume", "download")
+
+
+def test_a_byte_flipped_on_the_way_is_mended_and_the_other_shards_are_not_fetched_again(
+    hub: TestHub, files: dict[str, bytes], merged: bytes, work: Path
+) -> None:
+    shard = sorted(files)[1]
+    plan = plan_pull_merged(plan_pull(REPO_ID, quant=QUANT))
+    hub.requests.clear()
+    hub.add(Fault(plane="cdn", path="00002-of", flip_byte_at=len(files[shard]) - 1000, times=1))
+    report = pull_merged(plan)
+    assert (work / MERGED).read_bytes() == merged and report.sha256 == sha256(merged)
+    assert hub.sent_bytes("00001-of|00003-of|00004-of", plane="cdn") <= sum(
+        len(data) for path, data in files.items() if path != shard
+    )
+
+
+def test_what_was_proven_before_a_wrong_shard_is_kept(
+    hub: TestHub, files: dict[str, bytes], merged: bytes, work: Path
+) -> None:
+    """A hub that has one shard wrong for good costs that shard, from wherever it is fetched at last."""
+    paths = sorted(files)
+    plan = plan_pull_merged(plan_pull(REPO_ID, quant=QUANT))
+    hub.add(Fault(plane="cdn", path="00003-of", flip_byte_at=len(files[paths[2]]) - 1000))
+    with pytest.raises(IntegrityError) as caught:
+        pull_merged(plan)
+    assert Path(paths[2]).name in caught.value.message
+    hub.forget()
+    again = plan_pull_merged(plan_pull(REPO_ID, quant=QUANT))
+    assert again.state == "resume"
+    hub.requests.clear()
+    report = pull_merged(again)
+    assert (work / MERGED).read_bytes() == merged and report.sha256 == sha256(merged)
+    assert hub.asked("00001-of|00002-of", plane="cdn") == [], "they were proven"
