@@ -115,7 +115,7 @@ def fit_model(
     _check_kind(info, headers)
     machine = rig.memory if rig else this_machine() if ram_bytes is None else given_machine(ram_bytes)
     settings = settings or settings_for(Wishes(), runtime)
-    tokens = context_asked(info, context_tokens, runtime, settings.n_sequences)
+    tokens = context_asked(info, context_tokens, runtime, settings)
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
     settings = replace(settings, context_tokens=tokens)
     fitting = _Fitting(info, tensors, machine, settings)
@@ -156,14 +156,16 @@ def _runtime_text(runtime: Runtime) -> str:
     return runtime.name if since == "0" else f"{runtime.name} {since}"
 
 
-def context_asked(info: ModelInfo, asked: int | None, runtime: Runtime | None, n_sequences: int) -> int:
+def context_asked(info: ModelInfo, asked: int | None, runtime: Runtime | None, settings: FitSettings) -> int:
     """Return the context of all texts together; raises UsageError when it is the model's, which says none.
 
     `asked` None: the runtime's, else 4,096; 0: the model's own.
     """
     if asked is None and runtime is not None:
-        asked = context_of(runtime) or 0
-    return _context_of_one(info, asked) * (n_sequences if runtime and runtime.context_each else 1)
+        vram_bytes = sum(settings.offload.gpus_bytes) if settings.offload else 0
+        asked = context_of(runtime, vram_bytes) or 0
+        asked = min(asked, info.context_length_tokens or asked)  # Ollama llm/server.go clamps to the model's
+    return _context_of_one(info, asked) * (settings.n_sequences if runtime and runtime.context_each else 1)
 
 
 def _context_of_one(info: ModelInfo, asked: int | None) -> int:

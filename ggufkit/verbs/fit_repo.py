@@ -147,7 +147,7 @@ def _judged(
         try:
             info = model_info(headers)
             if info.kind not in NO_MODEL:
-                tokens = context_asked(info, context_tokens, runtime, settings.n_sequences)
+                tokens = context_asked(info, context_tokens, runtime, settings)
                 tensors = tuple(tensor for header in headers for tensor in header.tensors)
                 asked = replace(settings, context_tokens=tokens)
                 each = runtime is not None and runtime.context_each
@@ -188,20 +188,29 @@ class _Judge:
             level=verdict.level,
             context_tokens=estimate.context_tokens,
             needed_bytes=verdict.needed_bytes,
-            largest_context_tokens=self.largest_context(),
+            largest_context_tokens=self.largest_context(estimate, verdict),
             speed=speed_on(self.rig, reads, verdict),
             problem=None,
         )
 
-    def largest_context(self) -> int | None:
-        """Find the largest usual context that fits by halving: more context never takes less memory."""
+    def largest_context(self, estimate: MemoryEstimate, verdict: Verdict) -> int | None:
+        """Find the largest usual context that fits: more context never takes less memory.
+
+        What the asked context leaves tells where to look, so that few are tried.
+        """
         own = self.info.context_length_tokens
         usual = [n for n in USUAL_CONTEXTS_TOKENS if not own or n < own] + ([own] if own else [])
-        low, high = 0, len(usual)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self.fits(usual[middle]) else (low, middle)
-        return usual[low - 1] if low else None
+        cache_bytes = estimate.total_bytes - estimate.weights_bytes
+        if not usual or verdict.left_bytes + cache_bytes < 0:
+            return None  # the weights alone are too large
+        per_token = estimate.kv_bytes_per_token or 1
+        likely = estimate.context_tokens + verdict.left_bytes // per_token
+        i = max(0, sum(n <= likely for n in usual) - 1)
+        if self.fits(usual[i]):
+            return next(
+                (usual[j - 1] for j in range(i + 1, len(usual)) if not self.fits(usual[j])), usual[-1]
+            )
+        return next((usual[j] for j in range(i - 1, -1, -1) if self.fits(usual[j])), None)
 
     def fits(self, context_tokens: int) -> bool:
         return self.at(replace(self.settings, context_tokens=context_tokens))[1].level == "fits"

@@ -111,6 +111,12 @@ def test_ollama_gets_whole_layers(fit: Fit) -> None:
     assert f"PARAMETER num_gpu {found['placement']['n_gpu_layers']}" in found["placement"]["ollama"]
 
 
+@pytest.mark.parametrize(("vram", "tokens"), [("16G", 4096), ("24G", 32768), ("48G", 163840)])
+def test_ollamas_context_goes_by_the_vram(fit: Fit, vram: str, tokens: int) -> None:
+    found = report(fit, "--vram", vram, "--runtime", "ollama", "-ngl", 0)
+    assert found["estimate"]["context_tokens"] == tokens
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

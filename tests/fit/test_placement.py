@@ -17,7 +17,14 @@ from ggufkit.fit.estimate import FitSettings, MemoryEstimate, Offload
 from ggufkit.fit.memory import estimate_memory
 from ggufkit.fit.placement import place
 from ggufkit.gguf.model import model_info
-from tests.fit.facts import DATA, compute_header, settings_of, truth_header
+from tests.fit.facts import (
+    DATA,
+    architecture_header,
+    architectures,
+    compute_header,
+    settings_of,
+    truth_header,
+)
 
 GIB = 1 << 30
 
@@ -141,6 +148,17 @@ def test_every_row_on_gpus_within_the_promised_errors(capsys: pytest.CaptureFixt
             sys.stdout.write(f"  {what:22}{len(values):6}{columns}\n")
     assert median(compute) <= 0.01 and share(compute, 0.95) <= 0.1
     assert median(total) <= 0.001 and max(total) <= 0.01
+
+
+@pytest.mark.parametrize("name", sorted(architectures()["architectures"]))
+def test_what_is_kept_is_all_somewhere(name: str) -> None:
+    header = architecture_header(name)
+    info = model_info([header])
+    alone = estimate_memory(info, header.tensors, FitSettings(4096))
+    for where in (Offload((GIB, GIB), n_gpu_layers=2), Offload((GIB,), cpu_moe=True, cache_on_cpu=True)):
+        found = estimate_memory(info, header.tensors, FitSettings(4096, offload=where))
+        assert found.kv_cache_bytes == alone.kv_cache_bytes
+        assert sum(each.kv_cache_bytes or 0 for each in found.devices) == alone.kv_cache_bytes
 
 
 # Layers on devices
