@@ -163,7 +163,8 @@ class Crew:
                 now_s = time.monotonic()
                 member = self._pick(now_s)
                 if member is not None:
-                    stretch = self._stretches.take(member.standing.bytes_per_s, now_s)
+                    standing = member.standing
+                    stretch = self._stretches.take(standing.bytes_per_s, standing.open_s, now_s)
                     if stretch is not None:
                         member.n_streams += 1
                         task = _Task(member, stretch, threading.get_ident(), now_s)
@@ -195,8 +196,11 @@ class Crew:
 
     def _bring(self, task: _Task, buffer: memoryview) -> None:
         """Stream one stretch, up to where it ends by then."""
+        began_s = time.monotonic()
         stream = task.member.source.open(task.stretch.at, task.stretch.end)
         try:
+            with self._changed:
+                task.member.standing.answered(time.monotonic() - began_s)
             if stream.is_whole and not self._may_go_on_alone(task):
                 return
             while (left := task.stretch.end - task.stretch.at) > 0 and not self._is_over:

@@ -16,8 +16,12 @@ MIN_BYTES = 1 << 20
 """Smaller stretches cost more in requests than they bring."""
 MAX_BYTES = 64 << 20
 """The largest stretch."""
+LEAST_BYTES = 16 << 20
+"""What a fast stream gets: the digest follows in order, and waits for the first stretch under way."""
+N_OPENINGS = 20
+"""How many times longer a stretch should take than its request, which brings nothing."""
 STRETCH_S = 4.0
-"""How long one stretch should take: long against a request, short against the patience of the others."""
+"""How long a stretch should take at most: short against the patience of the others."""
 STEAL_S = 1.0
 """What is done within this time is left to whom it is."""
 STALL_S = 3.0
@@ -58,12 +62,15 @@ class Stretches:
         """Whether every byte came."""
         return not self._todo and not self.open
 
-    def take(self, bytes_per_s: float, now_s: float) -> Stretch | None:
-        """Hand out work for a stream of about this speed (0: not known); None when there is none just now."""
+    def take(self, bytes_per_s: float, open_s: float, now_s: float) -> Stretch | None:
+        """Hand out work for a stream of about this speed (0: not known) that takes so long to be opened.
+
+        Returns None when there is none just now.
+        """
         first = min([start for start, _ in self._todo[:1]] + [s.at for s in self.open], default=0)
         if self._todo and self._todo[0][0] < first + self._window_bytes:
             start, end = self._todo.pop(0)
-            middle = start + _share(bytes_per_s)
+            middle = start + _share(bytes_per_s, open_s)
             if middle + MIN_BYTES < end:
                 self._todo.insert(0, (middle, end))
                 end = middle
@@ -117,7 +124,9 @@ class Stretches:
                 stretch.end = stretch.at
 
 
-def _share(bytes_per_s: float) -> int:
+def _share(bytes_per_s: float, open_s: float) -> int:
+    """Return how much to hand out: no more than is worth its request."""
     if not bytes_per_s:
         return FIRST_BYTES
-    return int(min(max(bytes_per_s * STRETCH_S, MIN_BYTES), MAX_BYTES))
+    most = min(bytes_per_s * STRETCH_S, MAX_BYTES)
+    return int(max(min(most, max(bytes_per_s * open_s * N_OPENINGS, LEAST_BYTES)), MIN_BYTES))

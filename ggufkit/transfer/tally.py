@@ -25,6 +25,8 @@ class Standing:
     """What it brought."""
     bytes_per_s: float = 0.0
     """The speed of one of its streams, the last ones weighing most; 0 when not known."""
+    open_s: float = 0.0
+    """How long its answers take to begin, the last ones weighing most."""
     failures: int = 0
     """Tries in a row that brought nothing."""
     free_s: float = 0.0
@@ -57,6 +59,10 @@ class Standing:
         """Learn from one stretch how fast a stream of this source is."""
         speed = n_bytes / max(seconds, 1e-3)
         self.bytes_per_s = speed if not self.bytes_per_s else (self.bytes_per_s + speed) / 2
+
+    def answered(self, seconds: float) -> None:
+        """Learn from one request how long the source takes to answer."""
+        self.open_s = seconds if not self.open_s else (self.open_s + seconds) / 2
 
     def failed(self, error: StreamError, began_s: float) -> float:
         """Count a try that began at `began_s` and failed; returns the seconds to wait.

@@ -46,10 +46,10 @@ class Hollow:
 
     def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
         work, chance, came = Stretches(offset, offset + n_bytes), random.Random(1), 0
-        streams = [work.take(1e8, 0.0) for _ in range(8)]
+        streams = [work.take(1e8, 0.2, 0.0) for _ in range(8)]
         while not work.is_done:
             i = chance.randrange(8)
-            stretch = streams[i] = streams[i] or work.take(1e8, 0.0)
+            stretch = streams[i] = streams[i] or work.take(1e8, 0.2, 0.0)
             if stretch is None:
                 continue
             start = stretch.at
@@ -90,7 +90,7 @@ def test_the_worst_journal_is_bounded_by_the_window(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j" / "t", "x")
     work, chance = Stretches(0, 4 << 30), random.Random(2)
     pieces = []
-    while (stretch := work.take(0.25e6, 0.0)) is not None:  # as many as can be under way at all
+    while (stretch := work.take(0.25e6, 0.2, 0.0)) is not None:  # as many as can be under way at all
         pieces.append((stretch.start, stretch.end))
     chance.shuffle(pieces)
     with (tmp_path / "t").open("wb") as file:

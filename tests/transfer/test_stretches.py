@@ -32,7 +32,7 @@ def test_whoever_works_how_fast_and_fails_when_each_byte_comes_once(
             break
         now_s += 0.05
         for i in range(n_streams):
-            stretch = at_work.get(i) or work.take(speeds[i] * MB * (i % 2), now_s)
+            stretch = at_work.get(i) or work.take(speeds[i] * MB * (i % 2), 0.2, now_s)
             if stretch is None:
                 continue
             at_work[i] = stretch
@@ -50,7 +50,7 @@ def test_whoever_works_how_fast_and_fails_when_each_byte_comes_once(
 
 def test_the_first_stretch_is_small_and_later_ones_follow_the_speed() -> None:
     work = Stretches(0, 10**12, window_bytes=10**12)
-    assert [work.take(speed, 0.0).end - work.open[-1].start for speed in (0, 1e6, 10e6, 1e9)] == [  # type: ignore[union-attr]
+    assert [work.take(speed, 0.2, 0.0).end - work.open[-1].start for speed in (0, 1e6, 10e6, 1e9)] == [  # type: ignore[union-attr]
         FIRST_BYTES,
         4_000_000,
         40_000_000,
@@ -58,26 +58,35 @@ def test_the_first_stretch_is_small_and_later_ones_follow_the_speed() -> None:
     ]
 
 
+@pytest.mark.parametrize(("speed", "open_s", "n_bytes"), [
+    (1e9, 0.0001, module.LEAST_BYTES), (50e6, 0.02, 20_000_000), (50e6, 1.0, MAX_BYTES),
+    (10e6, 0.0, module.LEAST_BYTES), (1e6, 0.0, 4_000_000), (1e4, 5.0, MIN_BYTES),
+])  # fmt: skip
+def test_a_stretch_is_worth_its_request_and_no_longer(speed: float, open_s: float, n_bytes: int) -> None:
+    stretch = Stretches(0, 10**12).take(speed, open_s, 0.0)
+    assert stretch is not None and stretch.end == n_bytes
+
+
 def test_no_tiny_rest_is_left_over() -> None:
     work = Stretches(0, FIRST_BYTES + MIN_BYTES)
-    stretch = work.take(0, 0.0)
+    stretch = work.take(0, 0.2, 0.0)
     assert stretch is not None and stretch.end == FIRST_BYTES + MIN_BYTES
 
 
 def test_all_that_is_under_way_lies_within_the_window() -> None:
     work = Stretches(0, 10**12)
     begun = []
-    while (stretch := work.take(1e9, 0.0)) is not None:
+    while (stretch := work.take(1e9, 0.2, 0.0)) is not None:
         begun.append(stretch)
     assert module.WINDOW_BYTES <= begun[-1].end < module.WINDOW_BYTES + MAX_BYTES
     work.claim(begun[0], MAX_BYTES, 1.0)
-    assert work.take(1e9, 1.0) is None or work.open[-1].start < begun[0].at + module.WINDOW_BYTES
+    assert work.take(1e9, 0.2, 1.0) is None or work.open[-1].start < begun[0].at + module.WINDOW_BYTES
 
 
 def slow_and_idle(*, came: int) -> tuple[Stretches, Stretch]:
     """Return work of which one stretch is under way for 2 s, and nothing else is left."""
     work = Stretches(0, FIRST_BYTES)
-    stretch = work.take(0, 0.0)
+    stretch = work.take(0, 0.2, 0.0)
     assert stretch is not None
     work.claim(stretch, came, 2.0)
     return work, stretch
@@ -85,7 +94,7 @@ def slow_and_idle(*, came: int) -> tuple[Stretches, Stretch]:
 
 def test_who_has_nothing_to_do_takes_over_a_part_by_the_speeds() -> None:
     work, slow = slow_and_idle(came=500_000)  # 250 kB/s: 14 s to go
-    other = work.take(750_000, 2.0)
+    other = work.take(750_000, 0.2, 2.0)
     assert other is not None and (slow.end, other.end) == (other.start, FIRST_BYTES)
     left = FIRST_BYTES - 500_000
     assert abs((other.end - other.start) - left * 3 / 4) < 2
@@ -94,31 +103,31 @@ def test_who_has_nothing_to_do_takes_over_a_part_by_the_speeds() -> None:
 @pytest.mark.parametrize("came", [0, FIRST_BYTES - MIN_BYTES])
 def test_a_stretch_just_begun_or_soon_done_is_left_to_whom_it_is(came: int) -> None:
     work, _ = slow_and_idle(came=came)
-    assert work.take(1e6, 2.0) is None
+    assert work.take(1e6, 0.2, 2.0) is None
 
 
 @pytest.mark.parametrize("came", [0, 100, FIRST_BYTES - 10])
 def test_a_stalled_stretch_is_taken_over_as_a_whole(came: int) -> None:
     work, stalled = slow_and_idle(came=came)
-    other = work.take(1e6, 2.0 + module.STALL_S + 0.1)
+    other = work.take(1e6, 0.2, 2.0 + module.STALL_S + 0.1)
     assert other is not None and (other.start, other.end) == (came, FIRST_BYTES)
     assert work.claim(stalled, 1000, 9.0) == 0, "what comes after all is not its any more"
 
 
 def test_what_a_failed_stream_had_to_bring_comes_next() -> None:
     work = Stretches(0, 10**9)
-    first, second = work.take(0, 0.0), work.take(0, 0.0)
+    first, second = work.take(0, 0.2, 0.0), work.take(0, 0.2, 0.0)
     assert first is not None and second is not None
     work.claim(first, 100, 1.0)
     work.close(first)
     work.close(first)
-    again = work.take(0, 1.0)
+    again = work.take(0, 0.2, 1.0)
     assert again is not None and (again.start, again.end) == (100, FIRST_BYTES)
 
 
 def test_one_stream_may_go_on_to_where_others_began() -> None:
     work = Stretches(0, 10**9)
-    first, second = work.take(0, 0.0), work.take(0, 0.0)
+    first, second = work.take(0, 0.2, 0.0), work.take(0, 0.2, 0.0)
     assert first is not None and second is not None
     work.widen(first)
     work.widen(second)
