@@ -121,6 +121,8 @@ def _buffer(name: str, n_gpus: int) -> int:
 
 def weights_on(placement: Placement, tensors: Sequence[TensorInfo]) -> list[int]:
     """Return the bytes of the `tensors` on each device, without an embedding's second use as output."""
+    if placement.n_places == 1:
+        return [sum(tensor.n_bytes for tensor in tensors)]
     sums = [0] * placement.n_places
     for tensor in tensors:
         for number in placement.of_tensor(tensor.name):

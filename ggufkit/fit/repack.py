@@ -49,13 +49,14 @@ def isa_of(instruction_sets: Iterable[str], machine: str = "") -> Isa:
 def is_rearranged(tensor: TensorInfo, isa: Isa, *, as_output: bool = False) -> bool:
     """Say whether the matrix is rearranged; `as_output`: an embedding that is the output matrix too."""
     type_ = TENSOR_TYPES.get(tensor.type_id)
-    if type_ is None or len(tensor.shape) < 2 or not (as_output or _MATRIX.fullmatch(tensor.name)):
+    if type_ is None or len(tensor.shape) < 2:
         return False
-    flat = len(tensor.shape) == 2 or tensor.shape[2] == 1
-    if isa == "amx" and flat and type_.name in AMX_TYPES and not tensor.shape[1] % AMX_ROWS:
-        return True
     rows = ROWS[isa].get(type_.name)
-    return rows is not None and not tensor.shape[1] % rows
+    flat = len(tensor.shape) == 2 or tensor.shape[2] == 1
+    by_amx = isa == "amx" and flat and type_.name in AMX_TYPES and not tensor.shape[1] % AMX_ROWS
+    if not by_amx and (rows is None or tensor.shape[1] % rows):
+        return False
+    return as_output or _MATRIX.fullmatch(tensor.name) is not None
 
 
 def rearranged_bytes(tensors: Sequence[TensorInfo], isa: Isa) -> int:
