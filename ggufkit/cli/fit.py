@@ -114,6 +114,7 @@ def command(
       ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --ctx-size 32768 --cache-type-k q8_0 --cache-type-v q8_0
       ggufkit fit unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS --ram 192GiB --check
       ggufkit fit unsloth/DeepSeek-R1-GGUF --ram 256G --bandwidth 76.8G
+      ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --ram 256G --vram 24G --vram 24G
       ggufkit fit --machine z440-1ch --machine z440-4ch --plot machines.png
       ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --calibrate 1.83
       ggufkit fit --ram 256G --runtime ollama@0.5 --explain
