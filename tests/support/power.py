@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.support.faults import Fault
 from tests.support.hub import TestHub
-from tests.support.kills import CONSUME, PULL, PULL_BYTES_PER_S, Published, Scenario
+from tests.support.kills import CONSUME, PULL, PULL_BYTES_PER_S, STREAM_BYTES_PER_S, Published, Scenario
 from tests.verbs.published import Child, Zygote
 
 SYNC_OFTEN = "import ggufkit.transfer.journal as j; j.SYNC_EVERY_BYTES = 4 << 20"
@@ -95,7 +95,7 @@ def cut_once(
     image, copy, options = folder / "disk.img", folder / "cut.img", chance.choice(MOUNT_OPTIONS)
     folder.mkdir(parents=True, exist_ok=True)
     hub.forget()
-    hub.add(Fault(plane="cdn", bytes_per_s=PULL_BYTES_PER_S))
+    hub.add(Fault(plane="cdn", bytes_per_s=STREAM_BYTES_PER_S))
     make_image(image, 3 * published.total_bytes + (64 << 20))
     try:
         with mounted(image, folder / "disk", options) as disk:
