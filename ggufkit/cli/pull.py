@@ -10,7 +10,7 @@ import click
 from ggufkit.cli.adopted import adopt_options, adopted_text
 from ggufkit.cli.line import line_options, say_served
 from ggufkit.cli.params import dry_run_option, output_options, source_option
-from ggufkit.cli.pull_merged import pull_into_one
+from ggufkit.cli.pull_merged import pull_into_one, say_if_merged
 from ggufkit.cli.pull_to import place_options, pull_into_place
 from ggufkit.cli.quants import quants_table
 from ggufkit.cli.render import Out, count_text, size_text, table
@@ -101,6 +101,7 @@ def command(
         )
     if merge and pull_into_one(out, plan, progress, dry_run=dry_run):
         return None
+    say_if_merged(out, plan)
     if dry_run:
         return _show_plan(out, plan)
     out.say(

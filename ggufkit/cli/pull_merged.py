@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from ggufkit.cli.line import say_served
@@ -38,6 +39,17 @@ def pull_into_one(out: Out, pull: PullPlan, progress: Progress, *, dry_run: bool
     say_served(out, report.sources)
     out.hint("next: ggufkit fit, ggufkit ollama-import")
     return True
+
+
+def say_if_merged(out: Out, pull: PullPlan) -> None:
+    """Say that the shards need not be fetched when the file merged from them is here."""
+    from ggufkit.verbs.merged_there import merged_instead
+    from ggufkit.verbs.pull_merged import default_target
+
+    file = merged_instead(pull, default_target(pull))
+    if file is not None:
+        command = shlex.join(["ggufkit", "split", "--restore", str(file)])
+        out.warn(f"{file} was made of these very shards: {command} gives them back without fetching")
 
 
 def plan_text(plan: MergedPlan) -> str:

@@ -34,6 +34,17 @@ def is_done(pull: PullPlan, target: Path, progress: Progress) -> bool:
     return known == expected
 
 
+def merged_instead(pull: PullPlan, place: Path) -> Path | None:
+    """Return the file that holds these very shards when none of them is here, by what was recorded of it."""
+    if any(file.state != "download" for file in pull.files) or len(pull.files) < 2:
+        return None
+    record = merged_record(pull, place)
+    if record is None or not is_recorded(pull) or not place.is_file():
+        return None
+    (file,) = record.manifest.files
+    return place if file.sha256 is not None and file.size_fits(place.stat().st_size) else None
+
+
 def merged_record(pull: PullPlan, target: Path) -> Record | None:
     """Return the record of a merged file that has the target's name."""
     for record in records_in(pull.root):

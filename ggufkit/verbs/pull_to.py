@@ -35,7 +35,7 @@ from ggufkit.transfer.disk import free_bytes, same_file_system, staging_folder
 from ggufkit.transfer.engine import Job, resumable_bytes
 from ggufkit.transfer.http import Http
 from ggufkit.transfer.sources import Source, open_header
-from ggufkit.verbs.links import point_to, remove_empty, settle
+from ggufkit.verbs.links import hand_over, point_to, remove_empty, settle
 from ggufkit.verbs.lmstudio_import import PlacePlan, PlaceReport, lmstudio_import, plan_lmstudio_import
 from ggufkit.verbs.locate import LocalModel, find_model
 from ggufkit.verbs.ollama_import import ImportPlan, ImportReport, ollama_import, plan_ollama_import
@@ -291,6 +291,7 @@ def _settle(name: Path, grow_in: Path, home: Path) -> None:
         return
     sha256 = cache.get(grown)
     settle(name, grown, home)
+    hand_over(home)
     if sha256 is not None:
         cache.put(name, sha256)  # it is remembered by the path, which is another one now
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,23 @@ def test_on_another_disk_the_files_grow_there(
         before = snapshot(disk)
         get(to, places=environ(disk))
         assert snapshot(disk) == before and not hub.asked(plane="cdn")
+
+
+def test_on_another_disk_the_file_is_the_stores_own(hub: TestHub, work: Path, tmp_path: Path) -> None:
+    """A service that runs as another user may read it, and owns it where we may give it away."""
+    with other_file_system(tmp_path) as disk:
+        blobs = disk / "ollama" / "blobs"
+        blobs.mkdir(parents=True)
+        if os.geteuid() == 0:
+            os.chown(blobs, 65534, 65534)
+        umask = os.umask(0o077)
+        try:
+            report = get("ollama", places=environ(disk))
+        finally:
+            os.umask(umask)
+        assert report.ollama is not None
+        status = report.ollama.blob.stat()
+        assert status.st_mode & 0o777 == 0o644 and status.st_uid == blobs.stat().st_uid
 
 
 def taken_bytes(folder: Path) -> int:
