@@ -18,9 +18,13 @@ _HOMES = {
     "Inspection": "verbs.inspect",
     "LocalModel": "verbs.locate",
     "Progress": "progress",
+    "compare_machines": "verbs.fit_machines",
     "describe_machine": "verbs.machine",
     "find_model": "verbs.locate",
+    "find_rigs": "verbs.rigs",
+    "find_several": "verbs.several",
     "fit_model": "verbs.fit",
+    "fit_repo": "verbs.fit_repo",
     "inspect": "verbs.inspect",
     "lmstudio_import": "verbs.lmstudio_import",
     "load_headers": "verbs.locate",
@@ -49,9 +53,13 @@ __all__ = [
     "LocalModel",
     "Progress",
     "__version__",
+    "compare_machines",
     "describe_machine",
     "find_model",
+    "find_rigs",
+    "find_several",
     "fit_model",
+    "fit_repo",
     "inspect",
     "lmstudio_import",
     "load_headers",
@@ -79,6 +87,8 @@ if TYPE_CHECKING:
     from ggufkit.progress import Progress
     from ggufkit.transfer.sources import open_header
     from ggufkit.verbs.fit import FitReport, fit_model
+    from ggufkit.verbs.fit_machines import compare_machines
+    from ggufkit.verbs.fit_repo import fit_repo
     from ggufkit.verbs.inspect import Inspection, inspect
     from ggufkit.verbs.listing import quants
     from ggufkit.verbs.lmstudio_import import lmstudio_import, plan_lmstudio_import
@@ -87,7 +97,9 @@ if TYPE_CHECKING:
     from ggufkit.verbs.merge import merge, plan_merge
     from ggufkit.verbs.ollama_import import ollama_import, plan_ollama_import
     from ggufkit.verbs.pull import plan_pull, pull
+    from ggufkit.verbs.rigs import find_rigs
     from ggufkit.verbs.serve import plan_serve, serve
+    from ggufkit.verbs.several import find_several
     from ggufkit.verbs.split import plan_split, split
     from ggufkit.verbs.verify import verify
 
