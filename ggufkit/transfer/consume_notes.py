@@ -13,7 +13,6 @@ from typing import Any
 
 from ggufkit.errors import AccessError, IntegrityError
 from ggufkit.gguf.layout import Layout, Literal, Segment, Span
-from ggufkit.hubs.manifest import RECORD_FOLDER
 from ggufkit.transfer.alone import is_at
 from ggufkit.transfer.copying import read_at, write_all
 from ggufkit.transfer.digest import FileStamp
@@ -34,8 +33,6 @@ STEPS = 100
 """Two steps are there twice at most (one being copied, one being synced): 2 % of the file."""
 BLOCK_BYTES = 4096
 """File systems' usual block: holes smaller than it free nothing."""
-NOTES_FOLDER = "consume"
-"""The folder for notes in the record folder."""
 _SLOT_BYTES = 512  # a disk's smallest sector: written whole or not at all
 
 
@@ -52,7 +49,7 @@ class Consumption:
     stamps: tuple[FileStamp, ...]
     """The state in which each source was checked."""
     notes: Path
-    """Where it is noted that this is under way, and how far: `notes_path` of the sources' folder."""
+    """Where it is noted that this is under way, and how far: two folders below the sources' own."""
     proofs: tuple[Proof, ...] = ()
     """Digests to be taken on the way."""
 
@@ -191,13 +188,8 @@ def _lock(fd: int, path: Path) -> None:
         raise AccessError(message, hint="without locks only merge without --consume is safe") from error
 
 
-def notes_path(folder: Path, name: str) -> Path:
-    """Return where the notes go of consuming the set `name`, whose files lie in `folder`."""
-    return folder / RECORD_FOLDER / NOTES_FOLDER / f"{name}.json"
-
-
 def _home(notes: Path) -> Path:
-    """Return the folder that the sources lie in: `notes_path` turned round."""
+    """Return the folder that the sources lie in."""
     return notes.parents[2]
 
 

@@ -12,7 +12,7 @@ from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, UsageError
 from ggufkit.gguf.shards import parse_shard_name
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer import consume as engine
-from ggufkit.transfer.consume_notes import Consumption, durable_bytes, load_notes, notes_path, sync_file
+from ggufkit.transfer.consume_notes import Consumption, durable_bytes, load_notes, sync_file
 from ggufkit.transfer.digest import FileStamp
 from ggufkit.transfer.disk import free_bytes, fsync_folder, same_file_system
 from ggufkit.transfer.engine import WriteReport
@@ -30,7 +30,7 @@ from ggufkit.verbs.merge import (
     record_root,
     shards_manifest,
 )
-from ggufkit.verbs.record import digests, pull_command, safe_name
+from ggufkit.verbs.record import consume_notes, digests, pull_command
 from ggufkit.verbs.shard_memory import keep_shards
 
 
@@ -91,7 +91,7 @@ def plan_consume_of(plan: MergePlan, *, verify: bool = True) -> ConsumePlan:
     check_unshared([source.path for source in sources])
     stamps = tuple(FileStamp.of(source.path.stat()) for source in sources)
     proofs = tuple(proof for proof in plan.job.proofs if proof.name == MERGED)
-    notes = notes_path(plan.model.folder, safe_name(plan.model.name))
+    notes = consume_notes(plan.model.folder, plan.model.name)
     made = Consumption(plan.output, plan.job.layout, sources, stamps, notes, proofs)
     unproven = tuple(source.path.name for source in sources if source.sha256 is None)
     extra = made.extra_bytes if same_file_system(made.target, plan.model.folder) else plan.n_bytes
@@ -166,10 +166,9 @@ def check_unshared(paths: list[Path]) -> None:
 
 def begun_consumption(model: LocalModel) -> Consumption | None:
     """Return what an interrupted run began with these shards, or with those this merged file is made of."""
-    name = safe_name(model.name)
-    notes = [notes_path(model.folder, name)]
+    notes = [consume_notes(model.folder, model.name)]
     if not model.is_sharded:  # all shards may be gone, and only the notes left
-        notes += [notes_path(folder, name) for folder in model.folder.iterdir() if folder.is_dir()]
+        notes += [consume_notes(folder, model.name) for folder in model.folder.iterdir() if folder.is_dir()]
     found = (load_notes(path) for path in notes)
     return next((made for made in found if made is not None), None)
 

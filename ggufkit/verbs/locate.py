@@ -14,9 +14,8 @@ from ggufkit.gguf.shards import ShardName, check_set, is_shard, parse_shard_name
 from ggufkit.hubs.hub import is_ref
 from ggufkit.hubs.labels import parse_raw_part
 from ggufkit.progress import SILENT, Progress
-from ggufkit.transfer.consume_notes import notes_path
 from ggufkit.transfer.sources import open_header
-from ggufkit.verbs.record import Record, find_record, last_pulled, pull_command, records_in, safe_name
+from ggufkit.verbs.record import Record, consume_notes, find_record, last_pulled, pull_command, records_in
 
 MMPROJ_PREFIX = "mmproj"  # llama.cpp, LM Studio: the projector beside a model, never the model itself
 
@@ -49,7 +48,7 @@ class LocalModel:
 
     def headers(self) -> tuple[Header, ...]:
         """Return the checked headers of all files; raises FormatError when the set is not whole."""
-        if notes_path(self.folder, safe_name(self.name)).exists():
+        if consume_notes(self.folder, self.name).exists():
             reason = "is being merged, and its shards are partly given up already"
             hint = f"ggufkit merge --consume {shlex.quote(str(self.files[0]))} goes on"
             raise FormatError(str(self.folder / self.name), reason, hint=hint)

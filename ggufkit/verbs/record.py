@@ -30,6 +30,8 @@ from ggufkit.hubs.manifest import (
 from ggufkit.transfer.digest import DigestCache
 from ggufkit.transfer.disk import fsync_folder, write_atomic
 
+CONSUME_FOLDER = "consume"
+"""The folder in the record folder for notes of merges that give up their shards."""
 HEADERS_FOLDER = "headers"
 """The folder in the record folder that keeps the shards' own headers, a folder per set."""
 HEADER_SUFFIX = ".header"
@@ -81,6 +83,11 @@ def journal_path(root: Path, target: Path) -> Path:
     relative = absolute.relative_to(home) if absolute.is_relative_to(home) else absolute
     digest = hashlib.sha256(relative.as_posix().encode("utf-8", "surrogatepass")).hexdigest()
     return root / RECORD_FOLDER / "journal" / f"{target.name[:40]}-{digest[:16]}"
+
+
+def consume_notes(folder: Path, name: str) -> Path:
+    """Return where it is noted that the set `name` in `folder` is being merged with --consume."""
+    return folder / RECORD_FOLDER / CONSUME_FOLDER / f"{safe_name(name)}.json"
 
 
 def write_record(root: Path, manifest: Manifest, *, merged: bool = False) -> Record:

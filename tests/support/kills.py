@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufkit.gguf.layout import Span
-from ggufkit.transfer.consume_notes import durable_bytes, load_notes, notes_path
+from ggufkit.transfer.consume_notes import durable_bytes, load_notes
+from ggufkit.verbs.record import consume_notes
 from tests.support.faults import Fault
 from tests.support.hub import TestHub
 from tests.verbs.published import Zygote, everything
@@ -260,7 +261,7 @@ def merged(work: Path, published: Published) -> None:
 
 def nothing_lost(work: Path, published: Published) -> None:
     """Assert that each byte is in the merged file's beginning, if noted as durable, or else in its shard."""
-    notes = notes_path(work / STEM, STEM)
+    notes = consume_notes(work / STEM, STEM)
     made = load_notes(notes)
     if made is None:
         if (work / f"{STEM}.gguf").exists():

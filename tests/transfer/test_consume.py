@@ -19,7 +19,7 @@ from ggufkit.gguf.layout import Layout, Literal, Span
 from ggufkit.transfer import consume as engine
 from ggufkit.transfer import consume_notes, copying, holes
 from ggufkit.transfer.consume import consume, extra_bytes_needed
-from ggufkit.transfer.consume_notes import Consumption, durable_bytes, load_notes, notes_path
+from ggufkit.transfer.consume_notes import Consumption, durable_bytes, load_notes
 from ggufkit.transfer.digest import FileStamp
 from ggufkit.transfer.holders import holders
 from ggufkit.transfer.prover import Proof
@@ -71,7 +71,7 @@ def planned(folder: Path, paths: list[Path]) -> Consumption:
     sources = tuple(LocalSource(path, path.stat().st_size) for path in paths)
     stamps = tuple(FileStamp.of(path.stat()) for path in paths)
     proofs = (Proof("it", ((0, layout().n_bytes),), None),)
-    notes = notes_path(paths[0].parent, "set")
+    notes = paths[0].parent / ".ggufkit" / "consume" / "set.json"
     return Consumption(folder / "set.gguf", layout(), sources, stamps, notes, proofs)
 
 
