@@ -14,17 +14,15 @@ from ggufkit.errors import FormatError, IntegrityError, NoSpaceError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.layout import Layout, Literal
 from ggufkit.gguf.pieces import pieces_of
-from ggufkit.hubs.hub import RemoteFile
 from ggufkit.hubs.manifest import Manifest, ManifestFile
 from ggufkit.progress import SILENT, Progress
-from ggufkit.transfer.copying import read_at
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
 from ggufkit.transfer.filesystem import check_file
 from ggufkit.transfer.http import Http
 from ggufkit.transfer.journal import Journal, Range
 from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
-from ggufkit.transfer.sources import LocalSource, Source, Wrote, open_header
+from ggufkit.transfer.sources import Source, open_header
 from ggufkit.verbs.listing import Served
 from ggufkit.verbs.merge import MERGED
 from ggufkit.verbs.merged_there import is_done, is_proven, is_recorded
@@ -39,7 +37,8 @@ from ggufkit.verbs.record import (
     remember_last,
     write_record,
 )
-from ggufkit.verbs.remote_shards import Merged, Readable, file_name, lay_out, lay_out_parts
+from ggufkit.verbs.remote_shards import Merged, file_name, lay_out, lay_out_parts
+from ggufkit.verbs.shard_sources import BegunShard, forget_begun, shard_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +158,7 @@ def pull_merged(plan: MergedPlan, progress: Progress = SILENT) -> MergedReport:
         sha256 = _write(plan, job, progress)
     cache.put(plan.output, sha256)
     _record_merged(plan, sha256)
+    forget_begun(plan.pull)
     return _report(plan, sha256, fetched, began)
 
 
@@ -179,7 +179,7 @@ def _lay_out(pull: PullPlan, target: Path, progress: Progress) -> Merged:
     progress.note(f"reading the headers of {len(pull.files)} shards")
     try:
         with Http() as http:
-            sources = _sources(pull, http, progress)
+            sources = shard_sources(pull, http, progress)
             if pull.quant.kind == "raw":
                 return lay_out_parts(target.name, sources)
             return lay_out(target.name, sources, known)
@@ -188,48 +188,8 @@ def _lay_out(pull: PullPlan, target: Path, progress: Progress) -> Merged:
         raise FormatError(error.file, f"{error.reason} (this is what {where} publishes)") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _HeldShard:
-    """A shard that is here already; to the journal it is the same as on the hub."""
-
-    file: RemoteFile
-    """What the hub lists."""
-    path: Path
-    """Where it is here."""
-
-    @property
-    def name(self) -> str:
-        return self.file.path
-
-    @property
-    def size_bytes(self) -> int:
-        return self.file.size_bytes
-
-    @property
-    def sha256(self) -> str | None:
-        return self.file.sha256
-
-    @property
-    def version(self) -> str:
-        return self.file.sha256 or LocalSource(self.path, self.size_bytes).version
-
-    def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
-        LocalSource(self.path, self.size_bytes).copy_to(fd, at, offset, n_bytes, wrote)
-
-    def read(self, offset: int, n_bytes: int) -> bytes:
-        with self.path.open("rb", buffering=0) as file:
-            return read_at(file.fileno(), n_bytes, offset)
-
-
-def _sources(pull: PullPlan, http: Http, progress: Progress) -> list[Readable]:
-    return [
-        _HeldShard(file, pulled.here) if pulled.here else pull.repo.source(file, http, progress)
-        for pulled, file in zip(pull.files, pull.quant.files, strict=True)
-    ]
-
-
 def _job(plan: MergedPlan, merged: Merged, http: Http, progress: Progress) -> Job:
-    sources: tuple[Source, ...] = tuple(_sources(plan.pull, http, progress))
+    sources: tuple[Source, ...] = tuple(shard_sources(plan.pull, http, progress))
     journal = journal_path(plan.pull.root, plan.output)
     return Job(plan.output, merged.layout, sources, journal, _proofs(plan, merged.layout))
 
@@ -303,12 +263,16 @@ def _bytes_to_fetch(plan: MergedPlan, job: Job) -> int:
     """Return how many bytes of the merged file are on the hub and not here."""
     journal = Journal(job.journal, job.identity)
     remote = {i for i, pulled in enumerate(plan.pull.files) if pulled.here is None}
-    spans = [
-        (position, position + segment.n_bytes)
-        for position, segment in job.layout.placed()
-        if not isinstance(segment, Literal) and segment.source in remote
-    ]
-    return sum(b - a for span in spans for a, b in journal.missing(*span))
+    n_bytes = 0
+    for position, segment in job.layout.placed():
+        if isinstance(segment, Literal) or segment.source not in remote:
+            continue
+        source, shift = job.sources[segment.source], position - segment.offset
+        begun = source.ranges if isinstance(source, BegunShard) else ()
+        for start, end in journal.missing(position, position + segment.n_bytes):
+            there = ((max(a + shift, start), min(b + shift, end)) for a, b in begun)
+            n_bytes += end - start - sum(b - a for a, b in there if a < b)
+    return n_bytes
 
 
 def _report(plan: MergedPlan, sha256: str, fetched_bytes: int, began: float) -> MergedReport:

@@ -176,6 +176,35 @@ def test_shards_that_are_here_are_not_fetched(
     assert {r.path.partition("?")[0].rpartition("/")[2] for r in hub.asked(plane="cdn")} == {Path(first).name}
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_a_stopped_plain_pull_left_is_not_fetched_again(
+    hub: TestHub, tmp_path: Path, work: Path, naps: list[float], damaged: bool
+) -> None:
+    whole = model_bytes(8)
+    big = publish(tmp_path / "hub", whole, repo_id="a/b-GGUF", stem="b-Q4_0", max_tensors=20)
+    hub.refresh()
+    first, *_ = sorted(big)
+    hub.add(Fault(plane="cdn", path="00001-of", cut_after_bytes=len(big[first]) * 2 // 3))
+    hub.add(Fault(plane="cdn", path="00001-of", status=503, skip=1))
+    with pytest.raises(NetworkError):
+        pull(plan_pull("a/b-GGUF", connections=1))
+    hub.forget()
+    (part,) = work.rglob("*.part")
+    if damaged:
+        data = bytearray(part.read_bytes())
+        data[200_000] ^= 1
+        part.write_bytes(data)
+    plan = plan_pull("a/b-GGUF")
+    left = plan.files[0].resumed_bytes
+    assert left > len(big[first]) // 3
+    report = pull_merged(plan_pull_merged(plan))
+    assert report.output.read_bytes() == whole
+    fetched = sum(map(len, big.values())) - left
+    assert report.fetched_bytes <= fetched
+    assert damaged or hub.sent_bytes(plane="cdn") <= fetched + len(big) * (64 << 10)
+    assert not list(work.rglob("*.part")) and not [p for p in everything(work) if "journal" in p]
+
+
 def test_a_merged_file_whose_record_was_lost_is_proven_not_fetched(
     hub: TestHub, merged: bytes, work: Path
 ) -> None:
