@@ -22,6 +22,7 @@ _FOLDERS = {
 _KEPT = ("GGUFKIT_TEST",)  # the test bed's own: which llama-server, where its cache is
 _SETTINGS = ("GGUFKIT_", "HF_", "HUGGING_FACE_", "MODELSCOPE_", "OLLAMA_", "LMSTUDIO_", "LM_STUDIO_")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+_CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _TERMINAL = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM")
 
 
@@ -82,7 +83,7 @@ def _refuse_others(host: Any) -> None:
 def _is_setting(name: str) -> bool:
     if name.startswith(_KEPT):
         return False
-    return name.startswith(_SETTINGS) or name.lower() in _PROXIES or name in _TERMINAL
+    return name.startswith(_SETTINGS) or name.lower() in _PROXIES or name in (*_CERTIFICATES, *_TERMINAL)
 
 
 def _remove(folder: str) -> None:

@@ -53,8 +53,9 @@ def ask_places(
 
     Raises what they say when none that serves has it.
     """
-    for hub in {name for place in places for name in _protocols(place)}:
-        _load(hub)
+    for place in places:
+        for hub in _protocols(place):
+            _load(hub, place.endpoint)
     questions = [
         Question(partial(_list, place, repo_id, place.revision or revision), needed=place.serves)
         for place in places
@@ -76,9 +77,9 @@ def _protocols(place: Place) -> tuple[HubName, ...]:
     return (place.hub,) if place.hub is not None else ("huggingface", "modelscope")
 
 
-def _load(hub: HubName) -> None:
-    """Import the hub's client now: imports in several threads at once may see half a module."""
-    open_hub(hub)
+def _load(hub: HubName, endpoint: str) -> None:
+    """Import the hub's client and settle its surroundings now, before several threads use both."""
+    open_hub(hub, endpoint=endpoint)
 
 
 def _list(place: Place, repo_id: str, revision: str | None, progress: Progress) -> Holding:

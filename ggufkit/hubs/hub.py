@@ -13,6 +13,7 @@ from typing import Protocol
 from ggufkit.hubs.endpoints import endpoint_of
 from ggufkit.hubs.paths import check_remote_path
 from ggufkit.hubs.refs import HubName, RepoRef, is_ref, parse_ref
+from ggufkit.hubs.surroundings import settle
 from ggufkit.progress import SILENT, Progress
 
 __all__ = [
@@ -97,6 +98,7 @@ def open_hub(name: HubName, *, endpoint: str | None = None, progress: Progress =
     `progress` hears of retries. Takes about 0.3 s the first time, for the hub's client.
     """
     url = endpoint_of(name, endpoint)
+    settle(url)
     if name == "huggingface":
         from ggufkit.hubs.huggingface import HuggingFace
 
