@@ -24,6 +24,7 @@ class AttentionGraph(LayerGraph):
         if attention and not at.flash:
             v_rows = max((layer.n_kv_heads for layer in self.layers), default=1) * attention.value_length
         self.positions = graph.input(n * self._positions_per_token(), element_bytes=I32)
+        self.temperatures = graph.input(1, 1, n)  # llama4's, of layers without a window
         self.out_ids = graph.input(at.n_outputs, element_bytes=I32)
         self.caches = {
             windowed: (
@@ -73,8 +74,10 @@ class AttentionGraph(LayerGraph):
         q, k = self._named_norm(q, layer, "attn_q_norm"), self._named_norm(k, layer, "attn_k_norm")
         if layer.windowed or self.arch not in ("cohere2", "cohere2moe"):
             q, k = self._rope(q), self._rope(k)
-        if self.arch.startswith("gemma"):
+        if self.arch.startswith("gemma") or self.arch == "phi3":
             q = self._map(q)
+        if self.arch == "llama4" and not layer.windowed:
+            q = self._map(q, self.temperatures)
         current = self._cached(q, k, v, layer, value)
         if gate is not None:
             opened = self._map(self._copy(gate, key * layer.n_heads, n))

@@ -20,10 +20,11 @@ from ggufkit.gguf.model import ModelInfo
 
 MEASURED = names_of(
     """
-    cohere2 command-r deci deepseek2 dots1 ernie4_5 exaone falcon gemma gemma2 gemma3 glm4moe
-    gpt-oss gptneox granite granitehybrid granitemoe hunyuan-dense hunyuan-moe internlm2 jamba
-    llama minicpm minimax-m2 mistral3 olmo2 olmoe orion qwen2 qwen2moe qwen2vl qwen3 qwen3moe
-    qwen3next qwen3vl seed_oss smollm3 stablelm starcoder2 xverse
+    arcee bailingmoe2 chatglm cohere2 command-r deci deepseek deepseek2 dots1 ernie4_5
+    ernie4_5-moe exaone exaone4 falcon gemma gemma2 gemma3 glm4 glm4moe gpt-oss gptneox granite
+    granitehybrid granitemoe hunyuan-dense hunyuan-moe internlm2 jamba llama minicpm minimax-m2
+    mistral3 nemotron olmo2 olmoe orion phi3 qwen2 qwen2moe qwen2vl qwen3 qwen3moe qwen3next
+    qwen3vl qwen3vlmoe seed_oss smollm3 stablelm starcoder2 xverse
     """
 )
 """Architectures whose buffers were held against llama.cpp's own, to the byte (tests/fit/test_compute.py)."""
@@ -222,7 +223,7 @@ class ModelGraph(AttentionGraph):
             residual = self._map(current, before)
             current = self._named_norm(residual, layer, "post_attention_norm")
         current = self._named_norm(self._forward(current, layer), layer, "post_ffw_norm")
-        return self._sum(current, residual)
+        return self._map(residual, current) if self.arch == "phi3" else self._sum(current, residual)
 
     def _forward(self, current: Node, layer: Layer) -> Node:
         routed = layer.has("ffn_gate_inp.weight")

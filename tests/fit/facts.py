@@ -33,6 +33,12 @@ def compute_facts() -> dict[str, Any]:
     return dict(json.loads((DATA / "fit_compute.json").read_text()))
 
 
+@cache
+def more_compute_facts() -> dict[str, Any]:
+    """Return the same of further architectures, with fewer configurations."""
+    return dict(json.loads((DATA / "fit_compute_more.json").read_text()))
+
+
 def settings_of(facts: dict[str, Any]) -> list[FitSettings]:
     """Return the configurations that the facts were measured with."""
     fields, rows = facts["configurations"]["fields"], facts["configurations"]["rows"]
@@ -53,6 +59,12 @@ def compute_header(architecture: str) -> Header:
 
 def _header(model: dict[str, Any]) -> Header:
     return header_of(model["kv"], [spec for row in model["tensors"] for spec in _expanded(*row)])
+
+
+@cache
+def more_compute_header(architecture: str) -> Header:
+    """Return the header of the small model of one of the further architectures."""
+    return _header(more_compute_facts()["models"][architecture])
 
 
 @cache
