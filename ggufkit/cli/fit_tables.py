@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ggufkit.cli.render import Out, count_text, gb_text, table
+from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
 from ggufkit.cli.speed_text import BANDWIDTH_SOURCES, number_text, price_text, range_text
 from ggufkit.errors import NoSpaceError, printable
 
@@ -148,7 +148,7 @@ def _row(quant: QuantFit, machine: MachineFit) -> tuple[str, ...]:
         quant.name,
         size,
         "?" if quant.bits_per_weight is None else f"{quant.bits_per_weight:.2f}",
-        "?" if quant.needed_bytes is None else f"{quant.needed_bytes / 2**30:.1f} GiB",
+        "?" if quant.needed_bytes is None else size_text(quant.needed_bytes),
         LEVELS[quant.level],
         "-" if largest is None else f"{largest:,}",
         "-" if quant.level == "no" else range_text(quant.speed),

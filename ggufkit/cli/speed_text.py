@@ -22,7 +22,7 @@ BANDWIDTH_SOURCES = {
 def number_text(tokens_per_s: float) -> str:
     """Return a speed with two or three digits that mean something."""
     if tokens_per_s >= 99.5:
-        return f"{tokens_per_s:.0f}"
+        return f"{tokens_per_s:,.0f}"
     return f"{tokens_per_s:.1f}" if tokens_per_s >= 1 else f"{tokens_per_s:.2f}"
 
 

@@ -171,7 +171,7 @@ def _note(rig: Rig, text: str) -> str:
 def range_text(speed: ModelSpeed) -> str:
     """Return a range of speeds with as many digits as mean something."""
     return " to ".join(
-        f"{value:.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+        f"{value:,.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
         for value in (speed.low_tokens_per_s, speed.high_tokens_per_s)
     )
 

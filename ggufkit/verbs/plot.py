@@ -23,6 +23,7 @@ FORMATS = {".png": "png", ".svg": "svg"}
 DPI = 160
 MAX_OVER = 2.0  # bars that are longer than the memory times this are cut off
 WIDTH_IN, ROW_IN, MARGIN_IN = 10.5, 0.36, 1.75
+LETTER_IN = 0.068  # of the notes' size, on average
 WIDE_RANGE = 20.0  # speeds that differ by more are drawn on a logarithmic axis
 
 # Paul Tol's "bright" scheme: told apart also by the colour-blind.
@@ -101,7 +102,12 @@ def _memory(axes: Axes, chart: Chart) -> None:
     cut = max(max(limits) * MAX_OVER, least) or 1.0
     reaches = [min(max(row.bar_gib or 0.0, row.limit_gib or 0.0), cut) for row in chart.rows]
     reach = max([*reaches, max(limits), 0.001])
-    axes.set_xlim(0, reach * 1.45)
+    width_in = axes.get_position().width * WIDTH_IN
+    ends = [
+        reach * width_in / (width_in - _text_in(_note(row, cut), width_in))
+        for row, reach in zip(chart.rows, reaches, strict=True)
+    ]
+    axes.set_xlim(0, max([*ends, reach * 1.05]))
     for y, (row, end) in enumerate(zip(chart.rows, reaches, strict=True)):
         if row.bar_gib is not None:
             axes.barh(y, min(row.bar_gib, cut), height=0.62, color=COLOURS[row.level], zorder=2)
@@ -122,11 +128,17 @@ def _label(row: Row) -> str:
     return f"★ {row.label}" if row.marked else row.label
 
 
+def _text_in(text: str, width_in: float) -> float:
+    """Return about how wide a note is, inches; no more than leaves a place for the bars."""
+    return min(LETTER_IN * (len(text) + 2), width_in * 0.6)
+
+
 def _note(row: Row, cut_gib: float) -> str:
     """Return what stands behind the bar: its length, which a bar that is cut off does not show."""
     if row.bar_gib is None:
         return row.note
-    return f"{'» ' if row.bar_gib > cut_gib else ''}{row.bar_gib:,.1f} GiB, {row.note}"
+    size = f"{row.bar_gib:,.1f} GiB" if row.bar_gib >= 0.1 else f"{row.bar_gib * 1024:,.1f} MiB"
+    return f"{'» ' if row.bar_gib > cut_gib else ''}{size}, {row.note}"
 
 
 def _speeds(axes: Axes, chart: Chart) -> None:
