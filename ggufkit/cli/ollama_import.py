@@ -13,7 +13,7 @@ from ggufkit.cli.render import Out, size_text
 
 if TYPE_CHECKING:
     from ggufkit.runtimes.ollama import StorePlace
-    from ggufkit.transfer.disk import Method
+    from ggufkit.runtimes.ways import Wanted
     from ggufkit.verbs.ollama_import import ImportPlan, ImportReport
 
 
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Ollama's models folder, if not the one of OLLAMA_MODELS or of the running server.",
 )
-@click.option("--copy", "method", flag_value="copy", help="Copy the file even where a link would do.")
 @click.option("--hard-link", "method", flag_value="hard-link", help="Link or fail; never copy.")
+@click.option(
+    "--reflink", "method", flag_value="reflink", help="Share the blocks (btrfs, XFS) or fail; never copy."
+)
+@click.option("--symbolic-link", "method", flag_value="symbolic-link", help="Link by name, across disks too.")
+@click.option("--move", "method", flag_value="move", help="Give the file up here once it is in the store.")
+@click.option("--copy", "method", flag_value="copy", help="Copy the file even where a link would do.")
 @force_option
 @dry_run_option
 @output_options
@@ -36,7 +41,7 @@ def command(
     model: str | None,
     name: str | None,
     models_dir: Path | None,
-    method: Method | None,
+    method: Wanted | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -50,7 +55,12 @@ def command(
 
     MODEL is a GGUF file, any shard or a folder; left out, the model at hand. Shards are merged first,
     beside their folder. The file is then linked into Ollama's store, so its bytes are on the disk once,
-    and unchanged: keep it as it is, for the two names are one file. Across disks it is copied.
+    and unchanged: keep it as it is, for the two names are one file. Where a hard link is refused, a
+    reflink is tried, then it is copied; it says why, and what to type instead.
+
+    --symbolic-link also works across disks: Ollama's clean-up and `ollama rm` remove only the link, but
+    without the file (moved, disk not mounted) the model is listed and does not load. --move gives the
+    file to Ollama: there `ollama rm` deletes it.
 
     No server need run. It does what `ollama create` does, but that copies the file (Ollama 0.30 and
     later up to three times on the way). `ollama rm` takes the model out again and leaves your file.
@@ -65,6 +75,9 @@ def command(
     place = find_store(models_dir=models_dir, environ=os.environ)
     out.say(f"store: {_store_text(place)}")
     plan = plan_ollama_import(found, place, name=name, method=method or "auto", force=force)
+    if plan.mend:
+        out.say(plan.why)
+        out.hint(plan.mend)
     if dry_run:
         return _show_plan(out, plan)
     _show_report(out, ollama_import(plan, out.progress()))
@@ -92,8 +105,10 @@ def _plan_lines(plan: ImportPlan) -> list[str]:
     if plan.action == "compare":
         lines.append(f"compare  {plan.source} with the {plan.name} that is there")
     room = f"{size_text(plan.free_bytes)} free"
-    how = f"copy     {size_text(plan.copy_bytes)} ({room}) of" if plan.copy_bytes else "link    "
+    verb = "move" if plan.method == "move" else "copy" if plan.copy_bytes else "link"
+    how = f"{verb}     {size_text(plan.copy_bytes)} ({room}) of" if plan.copy_bytes else f"{verb}    "
     lines.append(f"{how} {plan.source}")
+    lines.append(f"         {plan.why}")
     told = ", ".join(layer.kind for layer in plan.recipe.layers) or "nothing but the weights"
     lines.append(f"write    {told} ({plan.recipe.family or 'family not known'})")
     lines.append(f"{'replace' if plan.action == 'replace' else 'name   '}  {plan.name}")
@@ -106,7 +121,8 @@ def _show_report(out: Out, report: ImportReport) -> None:
     if report.action == "nothing":
         text = f"{report.name} is there already, from {report.source}"
     else:
-        text = f"{report.name}: {size_text(report.n_bytes)} {_HOW[report.method]}"
+        how = "moved" if report.moved else _HOW[report.method]
+        text = f"{report.name}: {size_text(report.n_bytes)} {how}"
         text += f", {size_text(report.extra_bytes)} more on the disk"
     listed = {True: "listed by the running Ollama", False: "not listed by the running Ollama", None: None}
     details = [f"sha256: {report.sha256}", f"id: {report.id[:12]}", listed[report.listed]]

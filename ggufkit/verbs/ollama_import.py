@@ -22,7 +22,8 @@ from ggufkit.runtimes.ollama_store import (
     sha256_of,
 )
 from ggufkit.runtimes.ollama_writer import Placed, StoreWriter
-from ggufkit.transfer.disk import Method, existing_parent, free_bytes, hard_link_refused, same_file_system
+from ggufkit.runtimes.ways import Wanted, Way, check_moved, closed_to, find_way, owner_of, quote
+from ggufkit.transfer.disk import Method, existing_parent, free_bytes, same_file_system
 from ggufkit.verbs.locate import LocalModel
 from ggufkit.verbs.record import digests
 
@@ -46,8 +47,12 @@ class ImportPlan:
     """The store, and how it was found."""
     action: Action
     """What is to be done under this name."""
-    method: Method
+    method: Wanted
     """How the weights get into the store; `auto` links if it can."""
+    why: str
+    """What that will be here, and why, in one line."""
+    mend: str | None
+    """What to do about a link that is refused."""
     n_bytes: int
     """Size of the weights."""
     copy_bytes: int
@@ -86,6 +91,8 @@ class ImportReport:
     """What was done; `nothing` when it was there already."""
     method: Placed
     """How the weights got there."""
+    moved: bool
+    """Whether the file has no name but the store's any more."""
     n_bytes: int
     """Size of the weights."""
     extra_bytes: int
@@ -101,7 +108,7 @@ def plan_ollama_import(
     place: StorePlace,
     *,
     name: str | None = None,
-    method: Method = "auto",
+    method: Wanted = "auto",
     force: bool = False,
 ) -> ImportPlan:
     """Check the model, the name and the store; nothing is written and no server is asked.
@@ -118,6 +125,7 @@ def plan_ollama_import(
     asked = parse_name(name) if name is not None else default_name(model.name, info.n_parameters)
     chosen = place.store.spelled(asked)
     told = recipe(headers[0], info, model.name, place.server)
+    way = _way(place.store, source, n_bytes, sha256, method)
     plan = ImportPlan(
         model=model,
         source=source,
@@ -126,13 +134,20 @@ def plan_ollama_import(
         place=place,
         action=_action(place.store, chosen, source, n_bytes, sha256, force),
         method=method,
+        why=way.why,
+        mend=way.mend,
         n_bytes=n_bytes,
-        copy_bytes=_bytes_to_copy(place.store, source, n_bytes, sha256, method),
+        copy_bytes=way.copy_bytes,
         free_bytes=free_bytes(place.store.blobs),
         sha256=sha256,
         recipe=told,
         force=force,
-        warnings=(*headers[0].warnings, *place.warnings, *told.warnings, *_mode_doubt(source, place.store)),
+        warnings=(
+            *headers[0].warnings,
+            *place.warnings,
+            *told.warnings,
+            *closed_to(source, place.store.root, method),
+        ),
     )
     if plan.action == "nothing":
         return replace(plan, copy_bytes=0, warnings=())
@@ -152,18 +167,26 @@ def ollama_import(plan: ImportPlan, progress: Progress = SILENT) -> ImportReport
     manifest = encode_manifest(config, (sha256, plan.n_bytes), plan.recipe.layers)
     action = _action(store, name, plan.source, plan.n_bytes, sha256, plan.force)
     if action == "nothing":
+        if plan.method == "move":
+            check_moved(plan.source, store.blob(sha256), sha256, progress)
+            plan.source.unlink()
         return _already(plan, read_manifest(store.manifest(name)), sha256, manifest)
+    how: Method = "auto" if plan.method == "move" else plan.method
     with Changes(store.root) as changes:
         writer = StoreWriter(store, changes)
-        method = writer.weights(plan.source, sha256, method=plan.method, progress=progress)
+        method = writer.weights(plan.source, sha256, method=how, progress=progress)
         for data in (config, *(layer.data for layer in plan.recipe.layers)):
             writer.blob(data)
         writer.manifest(name, manifest)
         # A server that started meanwhile has removed what no manifest named yet; now it would not.
-        writer.weights(plan.source, sha256, method=plan.method, progress=progress)
+        writer.weights(plan.source, sha256, method=how, progress=progress)
         for data in (config, *(layer.data for layer in plan.recipe.layers)):
             writer.blob(data)
         listed, doubts = _listed(plan, sha256_of(manifest))
+        if plan.method == "move":
+            check_moved(plan.source, store.blob(sha256), sha256, progress)
+    if plan.method == "move":  # what is done now is not undone any more
+        plan.source.unlink()
     return _report(plan, sha256, manifest, action, method, writer.extra_bytes, listed, doubts)
 
 
@@ -238,42 +261,27 @@ def _is_file(store: Store, sha256: str, source: Path) -> bool:
         return False
 
 
-def _bytes_to_copy(store: Store, source: Path, n_bytes: int, sha256: str | None, method: Method) -> int:
+def _way(store: Store, source: Path, n_bytes: int, sha256: str | None, wanted: Wanted) -> Way:
     if sha256 is not None and store.has(sha256, n_bytes):
-        return 0
-    if method in ("copy", "reflink"):
-        return n_bytes
-    if source.exists():
-        refused = hard_link_refused(source, store.blobs)
-    else:
-        refused = None if same_file_system(source, store.blobs) else "another file system"
-    if refused and method == "hard-link":
-        raise UsageError(f"no hard link from {source} to {store.blobs}: {refused}", hint="--copy")
-    return n_bytes if refused else 0
+        return Way("the weights are in the store already", None, 0)
+    return find_way(source, store.blobs, n_bytes, wanted)
 
 
 def _check_store(plan: ImportPlan) -> None:
     store = plan.place.store
     for folder in map(existing_parent, (store.blobs, store.manifests)):
         if not os.access(folder, os.W_OK | os.X_OK):
-            hint = "run it as the store's owner, or with sudo"
+            line = f'sudo "$(command -v ggufkit)" ollama-import {quote(plan.source)}'
+            hint = f"it is {owner_of(folder)}'s: {line}"
             raise AccessError(f"{folder}: this user may not write there", hint=hint)
     need = plan.copy_bytes
     if same_file_system(plan.source, store.blobs):
         need += plan.merge_bytes
     if need > plan.free_bytes:
         room = f"{need / 2**30:.1f} GiB to write, {plan.free_bytes / 2**30:.1f} GiB free"
-        raise NoSpaceError(f"{store.root}: {room}", hint="a hard link takes none: put the file on that disk")
-
-
-def _mode_doubt(source: Path, store: Store) -> tuple[str, ...]:
-    """Warn of a file that the store's owner, whom a service runs as, can't read."""
-    if not source.exists():
-        return ()
-    status, owner = source.stat(), existing_parent(store.root).stat().st_uid
-    if status.st_mode & 0o004 or owner in (0, status.st_uid):
-        return ()
-    return (f"only its owner may read {source}: if the server runs as another user, chmod o+r it",)
+        raise NoSpaceError(
+            f"{store.root}: {room}", hint=plan.mend or "a hard link takes none: put the file on that disk"
+        )
 
 
 def _listed(plan: ImportPlan, id_: str) -> tuple[bool | None, tuple[str, ...]]:
@@ -325,6 +333,7 @@ def _report(
         sha256=sha256,
         action=action,
         method=method,
+        moved=plan.method == "move",
         n_bytes=plan.n_bytes,
         extra_bytes=extra_bytes,
         listed=listed,
