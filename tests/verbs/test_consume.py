@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import testbed
 
 from ggufkit.errors import (
     AccessError,
@@ -32,6 +33,7 @@ from ggufkit.verbs.restore import plan_restore
 from ggufkit.verbs.split import SplitReport, split
 from tests.gguf.test_llama_split import MERGED, ORIGINAL, SHARDS
 from tests.support.ggufs import gguf_bytes, make_shards
+from tests.support.runtimes import run_llama_server
 from tests.verbs.published import everything, model_bytes, sha256
 from tests.verbs.test_merge import STEM, record_of
 
@@ -368,3 +370,15 @@ def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(64 << 10))
+
+
+def test_a_real_runtime_that_has_the_shards_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama-server closes the files of a model that it has loaded, and keeps them mapped."""
+    monkeypatch.chdir(tmp_path)
+    shards = make_shards(testbed.smollm2(), tmp_path / "m", prefix="m", max_tensors=100)
+    with run_llama_server(shards[0]) as server:
+        with pytest.raises(AccessError, match=r"00001-of-00003\.gguf is in use by llama-server") as caught:
+            consumed(shards[0])
+        assert server.complete("The capital of France is", 4)
+    assert caught.value.hint == "end it, then run the same command again"
+    assert consumed(shards[0]).sha256 == testbed.SMOLLM2_SHA256
