@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ggufkit.bench.result import BenchResult
 from ggufkit.errors import FormatError, UsageError
 from ggufkit.fit.machine import read_cpu
 from ggufkit.fit.outlook import token_reads
@@ -49,7 +50,8 @@ def forget() -> None:
 def run_speed(text: str) -> float:
     """Return the tokens/s that `text` is, or that the result file of that name holds.
 
-    Raises UsageError for a number that is none, or a file of several models; what `read_result` raises.
+    Raises UsageError for a number that is none, or a file that tells nothing of this machine; what
+    `read_result` raises.
     """
     from ggufkit.bench.file import read_result
 
@@ -61,10 +63,20 @@ def run_speed(text: str) -> float:
         if not 0 < speed < 1e6:
             raise UsageError(f"--calibrate {text}: no speed", hint="tokens/s, e.g. --calibrate 1.83")
         return speed
-    result = read_result(Path(text))
+    return _speed_of(read_result(Path(text)), text)
+
+
+def _speed_of(result: BenchResult, file: str) -> float:
+    """Return the middle speed of a bench that can tell this machine's."""
+    said = "say the speed: --calibrate 1.83"
+    if not result.server.same_machine:
+        raise UsageError(f"{file} was measured on another machine: {result.server.base_url}", hint=said)
+    if result.settings.n_concurrent > 1:
+        n = result.settings.n_concurrent
+        raise UsageError(f"{file} is of {n} questions at the same time, which slow each other", hint=said)
     speeds = [m.summary.server_generation or m.summary.generation for m in result.models]
     if len(speeds) != 1:
-        raise UsageError(f"{text} is of {len(speeds)} models", hint="say the speed: --calibrate 1.83")
+        raise UsageError(f"{file} is of {len(speeds)} models", hint=said)
     if speeds[0] is None or not speeds[0].median > 0:
-        raise FormatError(text, "holds no speed of generation", hint="say the speed: --calibrate 1.83")
+        raise FormatError(file, "holds no speed of generation", hint=said)
     return speeds[0].median

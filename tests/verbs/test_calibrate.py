@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ggufkit.bench.file import write_result
+from ggufkit.bench.result import BenchResult
+from ggufkit.bench.summary import summarize
 from ggufkit.errors import FormatError, NotFoundError, UsageError
 from ggufkit.fit.machine import read_cpu
 from ggufkit.fit.rig import KnownRun
@@ -14,6 +19,7 @@ from ggufkit.gguf.header import Header
 from ggufkit.verbs.calibrate import calibrate, forget, run_speed
 from ggufkit.verbs.fit import FitReport, fit_model
 from ggufkit.verbs.rigs import find_rigs, remembered
+from tests.bench.made import made
 from tests.fit.facts import truth_header
 
 GIB = 1 << 30
@@ -97,4 +103,45 @@ def test_a_speed_is_a_number_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_text("{}")
     with pytest.raises(FormatError):
+        run_speed(str(file))
+
+
+def test_a_bench_of_one_model_on_this_machine_tells_its_speed(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    write_result(file, made((10.0, 10.2, 9.9)))
+    assert run_speed(str(file)) == pytest.approx(10.0, rel=0.05)
+    header, report = fitted(LLAMA)
+    assert calibrate(find_rigs()[0], [header], report, str(file)).known_run is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda r: replace(r, server=replace(r.server, same_machine=False)),
+            "on another machine: http://127",
+        ),
+        (
+            lambda r: replace(r, settings=replace(r.settings, n_concurrent=4)),
+            "is of 4 questions at",
+        ),
+        (lambda r: replace(r, models=r.models * 2), "is of 2 models"),
+        (lambda r: replace(r, models=()), "is of 0 models"),
+    ],
+)
+def test_a_bench_that_does_not_tell_it_is_refused(
+    tmp_path: Path, change: Callable[[BenchResult], BenchResult], reason: str
+) -> None:
+    file = tmp_path / "bench.json"
+    write_result(file, change(made()))
+    with pytest.raises(UsageError, match=reason):
+        run_speed(str(file))
+
+
+def test_a_bench_without_answers_holds_no_speed(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    result = made()
+    empty = replace(result.models[0], summary=summarize([]))
+    write_result(file, replace(result, models=(empty,)))
+    with pytest.raises(FormatError, match="holds no speed"):
         run_speed(str(file))
