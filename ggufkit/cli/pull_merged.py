@@ -88,10 +88,12 @@ def report_text(report: MergedReport) -> str:
     checked = "SHA-256 of every shard checked"
     if report.n_unproven:
         checked = f"{report.n_unproven} without a published digest"
-    n_here = sum(s.here is not None for s in report.shards)
+    n_here = sum(s.here is not None for s in report.shards) if report.state != "kept" else 0
     done = SAID[report.state]
-    if n_here and report.state != "kept":
-        done += f", {n_here} of the shards copied from this machine"
+    if n_here == len(report.shards):
+        done = "copied from shards on this machine"
+    elif n_here:
+        done += f", {n_here} of them copied from this machine"
     shards = count_text(len(report.shards), "shard")
     text = f"{report.output}: {size_text(report.n_bytes)} from {shards} ({done}), {checked}"
     return f"{text}\nsha256: {report.sha256}"

@@ -58,7 +58,10 @@ def test_shards_that_are_here_are_said(hub: TestHub, work: Path, run: Run) -> No
     run("pull", REPO_ID, "-q")
     plan = run("pull", REPO_ID, "--merge", "-n")
     assert plan.out.count("  copy ") == 4
-    assert "4 of the shards copied from this machine" in run("pull", REPO_ID, "--merge").out
+    assert "4 shards (copied from shards on this machine)" in run("pull", REPO_ID, "--merge").out
+    (work / MERGED).unlink()
+    next((work / NAME / FOLDER).iterdir()).unlink()
+    assert "4 shards (downloaded, 3 of them copied from this machine)" in run("pull", REPO_ID, "--merge").out
 
 
 @pytest.mark.parametrize("flag", ["-n", "--dry-run"])

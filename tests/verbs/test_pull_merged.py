@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -389,3 +391,27 @@ def test_what_was_proven_before_a_wrong_shard_is_kept(
     report = pull_merged(again)
     assert (work / MERGED).read_bytes() == merged and report.sha256 == sha256(merged)
     assert hub.asked("00001-of|00002-of", plane="cdn") == [], "they were proven"
+
+
+def test_a_disk_that_fills_up_keeps_what_is_there_and_goes_on(
+    hub: TestHub, merged: bytes, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_pull_merged(plan_pull(REPO_ID, quant=QUANT))
+    taken = [0]
+
+    def pwrite(fd: int, data: bytes, at: int, write: Any = os.pwrite) -> int:
+        taken[0] += len(data)
+        if taken[0] > 400 << 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return int(write(fd, data, at))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ggufkit.transfer.journal.SAVE_EVERY_BYTES", 64 << 10)
+        patch.setattr("os.pwrite", pwrite)
+        with pytest.raises(NoSpaceError) as caught:
+            pull_merged(plan)
+    assert caught.value.exit_code == 8 and "goes on" in f"{caught.value.hint}"
+    again = plan_pull_merged(plan_pull(REPO_ID, quant=QUANT))
+    assert again.state == "resume" and again.resumed_bytes >= 128 << 10
+    assert pull_merged(again).sha256 == sha256(merged)
+    assert not [p for p in everything(work) if p.endswith((".part", ".tmp"))]
