@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ggufkit.errors import IntegrityError, NoSpaceError
+from ggufkit.errors import AccessError, IntegrityError, NoSpaceError
 from ggufkit.gguf.layout import Literal, Span
 from ggufkit.progress import SILENT, Progress
-from ggufkit.transfer.alone import open_part
+from ggufkit.transfer.alone import is_at, open_part, try_lock
 from ggufkit.transfer.consume_notes import BLOCK_BYTES, Consumption, alone, begin, note, remove_notes, sync
 from ggufkit.transfer.copying import write_all
 from ggufkit.transfer.disk import fsync_folder
@@ -98,7 +98,7 @@ def _prove_target(consumption: Consumption) -> dict[str, str]:
 def _write(consumption: Consumption, slots: int, done: int, progress: Progress) -> dict[str, str]:
     """Copy, sync, note and give back, step by step; then give the file its name."""
     n_bytes = consumption.layout.n_bytes
-    fd = open_part(consumption.part, n_bytes)
+    fd = _open_alone(consumption, done)
     try:
         if os.fstat(fd).st_size < n_bytes:
             os.ftruncate(fd, n_bytes)  # XFS would set room aside behind a growing end
@@ -114,6 +114,25 @@ def _write(consumption: Consumption, slots: int, done: int, progress: Progress) 
     consumption.part.replace(consumption.target)
     fsync_folder(consumption.target.parent)
     return digests
+
+
+def _open_alone(consumption: Consumption, done: int) -> int:
+    """Open the part file, of which the first `done` bytes exist nowhere else; nobody else may write it.
+
+    A merge without --consume that ran beside would copy what is a hole already over what is not.
+    """
+    part, n_bytes = consumption.part, consumption.layout.n_bytes
+    if done:
+        status = part.lstat()
+        if part.is_symlink() or status.st_nlink > 1 or status.st_size > n_bytes:
+            hint = "take the other name away, then run the same command again"
+            raise AccessError(f"{part} has another name, or is no longer what was written", hint=hint)
+    fd = open_part(part, n_bytes)
+    if try_lock(fd) and is_at(fd, part):
+        return fd
+    os.close(fd)
+    hint = "wait for it, then run the same command again"
+    raise AccessError(f"another process is writing {consumption.target}", hint=hint)
 
 
 def _copy_all(

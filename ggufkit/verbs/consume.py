@@ -30,7 +30,7 @@ from ggufkit.verbs.merge import (
     record_root,
     shards_manifest,
 )
-from ggufkit.verbs.record import consume_notes, digests, pull_command
+from ggufkit.verbs.record import consume_notes, digests, journal_path, pull_command
 from ggufkit.verbs.shard_memory import keep_shards
 
 
@@ -117,8 +117,9 @@ def consume(plan: ConsumePlan, progress: Progress = SILENT) -> MergeReport:
         _keep(plan)
 
     def finished(written: WriteReport) -> None:
-        if merge.job is not None:
-            Journal(merge.job.journal, "").forget()  # of a merge without --consume that was interrupted
+        record = merge.model.record
+        journal = journal_path(record.root if record is not None else made.target.parent, made.target)
+        Journal(journal, "").forget()  # of a merge without --consume that was interrupted
         sha256 = written.digests.get(MERGED)
         if sha256 is not None:
             record_merged(merge, record_root(merge), sha256)

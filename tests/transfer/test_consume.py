@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -253,6 +254,34 @@ def test_a_part_that_somebody_removed_is_named(made: Consumption, monkeypatch: p
     made.part.unlink()
     with pytest.raises(IntegrityError, match=r"set\.gguf\.part, which holds the first 131,072 bytes"):
         consume(again(made))
+
+
+def test_a_merge_that_runs_beside_is_waited_for(made: Consumption) -> None:
+    """It would write zeros, where it comes later than we do."""
+    fd = os.open(made.part, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with pytest.raises(AccessError, match=r"another process is writing .*set\.gguf"):
+        consume(made)
+    os.close(fd)
+    assert [s.path.read_bytes() for s in made.sources] == datas()
+    consume(again(made))
+    assert made.target.read_bytes() == whole()
+
+
+def test_a_part_with_another_name_is_not_thrown_away(
+    made: Consumption, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        honest = consume_notes.note
+        patch.setattr(engine, "note", lambda fd, done: honest(fd, done) if done < 3 * STEP else _interrupt())
+        consume(made)
+    other = made.target.with_name("backup")
+    os.link(made.part, other)
+    with pytest.raises(AccessError, match="has another name"):
+        consume(again(made))
+    other.unlink()
+    consume(again(made))
+    assert made.target.read_bytes() == whole()
 
 
 def test_a_full_disk_keeps_everything(made: Consumption, monkeypatch: pytest.MonkeyPatch) -> None:
