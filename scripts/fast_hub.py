@@ -160,7 +160,7 @@ def accept(listener: socket.socket, context: ssl.SSLContext | None, server: Serv
 
 def begin(connection: socket.socket, context: ssl.SSLContext | None, server: Server) -> None:
     """Speak TLS first, if that is wanted."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, BufferError):  # a client that hangs up
         server.serve(context.wrap_socket(connection, server_side=True) if context else connection)
 
 

@@ -22,8 +22,10 @@ N_OPENINGS = 20
 """How many times longer a stretch should take than its request, which brings nothing."""
 STRETCH_S = 4.0
 """How long a stretch should take at most: short against the patience of the others."""
-STEAL_S = 1.0
-"""What is done within this time is left to whom it is."""
+STEAL_S = 0.25
+"""What is done within this time is left to whom it is ..."""
+N_OPENINGS_TO_STEAL = 4
+"""... and what takes less than so many requests, for a new one is what the other has to make then."""
 STALL_S = 3.0
 """How long no byte may come before all of the rest is taken over."""
 
@@ -75,16 +77,16 @@ class Stretches:
                 self._todo.insert(0, (middle, end))
                 end = middle
             return self._begin(start, end, now_s)
-        return self._take_over(bytes_per_s, now_s)
+        return self._take_over(bytes_per_s, open_s, now_s)
 
     def _begin(self, start: int, end: int, now_s: float) -> Stretch:
         stretch = Stretch(start, start, end, now_s, now_s)
         self.open.append(stretch)
         return stretch
 
-    def _take_over(self, bytes_per_s: float, now_s: float) -> Stretch | None:
+    def _take_over(self, bytes_per_s: float, open_s: float, now_s: float) -> Stretch | None:
         """Split the stretch that would end last, so that both end at the same time."""
-        slowest, left_s = None, STEAL_S
+        slowest, left_s = None, max(STEAL_S, open_s * N_OPENINGS_TO_STEAL)
         for stretch in self.open:
             n_bytes, speed = stretch.end - stretch.at, stretch.bytes_per_s(now_s)
             if now_s - stretch.heard_s > STALL_S and n_bytes:

@@ -132,3 +132,11 @@ def test_one_stream_may_go_on_to_where_others_began() -> None:
     work.widen(first)
     work.widen(second)
     assert (first.end, second.end) == (FIRST_BYTES, 10**9)
+
+
+def test_what_ends_sooner_than_a_new_request_is_left_to_whom_it_is() -> None:
+    work, slow = slow_and_idle(came=FIRST_BYTES * 2 // 3)  # 1 s to go
+    assert work.take(1e6, 0.3, 2.0) is None
+    assert work.take(1e6, 0.1, 2.0) is None, "and what is small"
+    work, slow = slow_and_idle(came=FIRST_BYTES // 2 - 1)  # 2 s to go
+    assert work.take(1e6, 0.1, 2.0) is not None and slow.end < FIRST_BYTES
