@@ -27,12 +27,13 @@ SMOL_REPO, SMOL_STEM = "demo/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct
 R1_REPO, R1_STEM = "unsloth/DeepSeek-R1-GGUF", "DeepSeek-R1-UD-IQ2_XXS"
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SERVED = "from Hugging Face at 127.0.0.1:8090: 49.1 MiB, ModelScope at 127.0.0.1:8090: 44.7 MiB"
 _NORMAL = (
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:8090"),
     (re.compile(r"in \d+\.\d s"), "in 0.2 s"),
     (re.compile(r"\d+\.\d GiB free"), "120.4 GiB free"),
     # who was faster, of one and the same server
-    (re.compile(r"^from (.+?): \d+\.\d MiB, (.+?): \d+\.\d MiB$", re.M), r"from \1: 49.1 MiB, \2: 44.7 MiB"),
+    (re.compile(r"^from (?:Hugging Face|ModelScope) at .*MiB$", re.M), _SERVED),
 )
 
 
