@@ -15,7 +15,7 @@ from ggufkit.errors import AccessError, IntegrityError
 from ggufkit.gguf.layout import Layout, Literal, Segment, Span
 from ggufkit.transfer.alone import is_at
 from ggufkit.transfer.copying import read_at, write_all
-from ggufkit.transfer.digest import FileStamp
+from ggufkit.transfer.digest import FileStamp, sha256_file
 from ggufkit.transfer.disk import fsync_folder, write_atomic
 from ggufkit.transfer.engine import Job
 from ggufkit.transfer.prover import Proof
@@ -256,9 +256,18 @@ def _check_unchanged(consumption: Consumption, done: int) -> None:
         except FileNotFoundError:
             now = None
         begun = begin < done  # changed by our own doing: a hole at its beginning
-        if now is None or now.size_bytes != source.size_bytes or not (begun or _same_state(now, stamp)):
+        if (
+            now is None
+            or now.size_bytes != source.size_bytes
+            or not (begun or _same_state(now, stamp) or _is_published(source))
+        ):
             hint = "the file as it was helps, or pulling the set anew"
             raise IntegrityError(f"{source.path} was changed since it was checked", hint=hint)
+
+
+def _is_published(source: LocalSource) -> bool:
+    """Say whether a file that was written anew meanwhile, by another pull, is what was published."""
+    return source.sha256 is not None and sha256_file(source.path) == source.sha256
 
 
 def _same_state(now: FileStamp, then: FileStamp) -> bool:

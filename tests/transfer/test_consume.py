@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,19 @@ def test_a_source_changed_since_the_check_is_noticed(
     with pytest.raises(IntegrityError, match=r"s3\.gguf was changed since it was checked"):
         consume(made if when == "before" else again(made))
     assert made.sources[2].path.read_bytes() == datas()[2]
+
+
+def test_a_source_that_was_fetched_again_will_do(made: Consumption, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = tuple(replace(s, sha256=sha256(s.path)) for s in made.sources)
+    made = replace(made, sources=sources)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(engine, "note", _interrupt)
+        consume(made)
+    made.sources[3].path.unlink()
+    made.sources[3].path.write_bytes(datas()[3])
+    os.utime(made.sources[3].path, (1, 1))
+    consume(again(made))
+    assert made.target.read_bytes() == whole()
 
 
 def _interrupt(*_: object) -> None:
