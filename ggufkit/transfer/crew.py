@@ -142,6 +142,8 @@ class Crew:
     # ---- the threads ----
 
     def _work(self) -> None:
+        from ggufkit.transfer.sockets import let_go
+
         buffer = memoryview(bytearray(READ_BYTES))
         try:
             while (task := self._next()) is not None:
@@ -155,6 +157,8 @@ class Crew:
                     self._end(task)
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for us
             self._results.put(error)
+        finally:
+            let_go()
 
     def _next(self) -> _Task | None:
         """Wait for work; None when there is no more."""
