@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Ollama's models folder, if not the one of OLLAMA_MODELS or of the running server.",
 )
+@click.option(
+    "--ctx-size",
+    "--num-ctx",
+    "context_tokens",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Tokens of context (num_ctx); 0: the model's own. Left out, what fits this machine, 8192 at most.",
+)
 @click.option("--hard-link", "method", flag_value="hard-link", help="Link or fail; never copy.")
 @click.option(
     "--reflink", "method", flag_value="reflink", help="Share the blocks (btrfs, XFS) or fail; never copy."
@@ -41,6 +49,7 @@ def command(
     model: str | None,
     name: str | None,
     models_dir: Path | None,
+    context_tokens: int | None,
     method: Wanted | None,
     force: bool,
     dry_run: bool,
@@ -74,7 +83,9 @@ def command(
         out.say(f"model: {found.folder / found.name}")
     place = find_store(models_dir=models_dir, environ=os.environ)
     out.say(f"store: {_store_text(place)}")
-    plan = plan_ollama_import(found, place, name=name, method=method or "auto", force=force)
+    plan = plan_ollama_import(
+        found, place, name=name, method=method or "auto", force=force, context_tokens=context_tokens
+    )
     if plan.mend:
         out.say(plan.why)
         out.hint(plan.mend)
@@ -111,6 +122,9 @@ def _plan_lines(plan: ImportPlan) -> list[str]:
     lines.append(f"         {plan.why}")
     told = ", ".join(layer.kind for layer in plan.recipe.layers) or "nothing but the weights"
     lines.append(f"write    {told} ({plan.recipe.family or 'family not known'})")
+    if plan.memory.num_ctx:
+        mapped = ", use_mmap" if plan.memory.use_mmap else ""
+        lines.append(f"         num_ctx {plan.memory.num_ctx}{mapped} ({plan.memory.why})")
     lines.append(f"{'replace' if plan.action == 'replace' else 'name   '}  {plan.name}")
     return lines
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from ggufkit.errors import ToolError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.model import ModelInfo
 from ggufkit.runtimes.ollama_server import OllamaServer, find_server, is_loopback, server_url
-from ggufkit.runtimes.ollama_store import SmallLayer, Store, compact_json
+from ggufkit.runtimes.ollama_store import SmallLayer, Store, StoredModel, compact_json
 from ggufkit.runtimes.ollama_templates import JINJA_SINCE, ChatFormat, chat_format
+
+MEMORY_PARAMETERS = ("num_ctx", "use_mmap")
+"""What is told for the machine's sake, not for the model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,22 @@ class Recipe:
     """What is not known, or was assumed."""
 
 
-def recipe(header: Header, info: ModelInfo, set_name: str, server: OllamaServer | None) -> Recipe:
-    """Return what Ollama is to be told of a model; `header` is the first of its headers."""
+def recipe(
+    header: Header,
+    info: ModelInfo,
+    set_name: str,
+    server: OllamaServer | None,
+    memory: Mapping[str, object] | None = None,
+) -> Recipe:
+    """Return what Ollama is to be told of a model; `header` is the first of its headers.
+
+    `memory` are further parameters, for the machine that it runs on.
+    """
     jinja = header.string("tokenizer.chat_template")
     version = server.version if server else None
     chat = chat_format(jinja, architecture=info.architecture, names=(set_name, info.name), server=version)
     warnings = tuple(_doubts(jinja, chat, server))
-    return Recipe(chat.name if chat else None, config_document(info), small_layers(chat), warnings)
+    return Recipe(chat.name if chat else None, config_document(info), small_layers(chat, memory), warnings)
 
 
 def config_document(info: ModelInfo) -> dict[str, Any]:
@@ -72,13 +85,45 @@ def config_document(info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def small_layers(chat: ChatFormat | None) -> tuple[SmallLayer, ...]:
-    """Return the layers beside the weights for a family of models; none when it is not known."""
-    if chat is None:
-        return ()
-    parameters = compact_json(chat.parameters).decode() if chat.parameters else None
-    texts = {"template": chat.template, "license": chat.license, "params": parameters}
+def small_layers(
+    chat: ChatFormat | None, memory: Mapping[str, object] | None = None
+) -> tuple[SmallLayer, ...]:
+    """Return the layers beside the weights for a family (None: not known); `memory` as for `recipe`."""
+    known = chat or ChatFormat("", None)
+    parameters = {**known.parameters, **(memory or {})}
+    encoded = compact_json(parameters).decode() if parameters else None
+    texts = {"template": known.template, "license": known.license, "params": encoded}
     return tuple(SmallLayer(kind, text) for kind, text in texts.items() if text)
+
+
+def told_already(
+    store: Store, stored: StoredModel, layers: Sequence[SmallLayer], *, but_memory: bool
+) -> bool:
+    """Say whether the store has these layers beside the weights of a model.
+
+    `but_memory` leaves out the parameters that were chosen for the memory that was free.
+    """
+    there = {layer.sha256 for layer in stored.layers[1:]}
+    ours = {layer.sha256: layer for layer in layers}
+    if there == set(ours):
+        return True
+    other, new = there - set(ours), set(ours) - there
+    if not but_memory or len(other) > 1 or len(new) > 1 or any(ours[s].kind != "params" for s in new):
+        return False
+    before = [store.small_blob(sha256) or b"" for sha256 in other]
+    after = [ours[sha256].data for sha256 in new]
+    return _lasting(before) == _lasting(after)
+
+
+def _lasting(params: Sequence[bytes]) -> dict[str, object] | None:
+    """Return parameters without those for the memory; None for what are none."""
+    try:
+        document = json.loads(params[0]) if params else {}
+    except ValueError:
+        return None
+    if not isinstance(document, dict):
+        return None
+    return {key: value for key, value in document.items() if key not in MEMORY_PARAMETERS}
 
 
 def human_number(n: int) -> str:

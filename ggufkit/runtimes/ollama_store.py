@@ -140,6 +140,14 @@ class Store:
         except OSError:
             return False
 
+    def small_blob(self, sha256: str) -> bytes | None:
+        """Return what is in a small blob (a template, parameters, a config); None when it can't be read."""
+        try:
+            with self.blob(sha256).open("rb") as file:
+                return file.read(MAX_MANIFEST_BYTES)
+        except OSError:
+            return None
+
     def uses(self, sha256: str) -> bool:
         """Say whether any manifest names the blob with this digest."""
         return any(sha256 == b.sha256 for m in self.models() for b in (m.config, *m.layers))

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, TargetExistsError, ToolError, UsageError
+from ggufkit.fit.machine import Machine, this_machine
 from ggufkit.gguf.model import ModelInfo, model_info
 from ggufkit.progress import SILENT, Progress
 from ggufkit.runtimes.changes import Changes
-from ggufkit.runtimes.ollama import Recipe, StorePlace, recipe
+from ggufkit.runtimes.ollama import Recipe, StorePlace, recipe, told_already
+from ggufkit.runtimes.ollama_memory import MemoryChoice, choose_memory
 from ggufkit.runtimes.ollama_names import ModelName, default_name, parse_name
 from ggufkit.runtimes.ollama_store import (
     Store,
@@ -63,6 +65,10 @@ class ImportPlan:
     """Digest of the weights, bare hex, when it is known already."""
     recipe: Recipe
     """What Ollama is told beside the weights."""
+    context_tokens: int | None
+    """The context that was asked for: 0 is the model's own, None one that fits."""
+    memory: MemoryChoice
+    """The context, and whether the file is mapped."""
     force: bool
     """Whether another model of this name may be replaced."""
     warnings: tuple[str, ...]
@@ -110,8 +116,11 @@ def plan_ollama_import(
     name: str | None = None,
     method: Wanted = "auto",
     force: bool = False,
+    context_tokens: int | None = None,
 ) -> ImportPlan:
     """Check the model, the name and the store; nothing is written and no server is asked.
+
+    `context_tokens` becomes Ollama's `num_ctx`: 0 is the model's own; left out, one is chosen that fits.
 
     Raises FormatError for a set that is not whole, UsageError for a bad name or a file that is no model by
     itself, TargetExistsError for a name that another model has, NoSpaceError, AccessError.
@@ -124,7 +133,10 @@ def plan_ollama_import(
     sha256 = None if merge_bytes else digests().get(source)
     asked = parse_name(name) if name is not None else default_name(model.name, info.n_parameters)
     chosen = place.store.spelled(asked)
-    told = recipe(headers[0], info, model.name, place.server)
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    version = place.server.version_text if place.server else ""
+    memory = choose_memory(info, tensors, n_bytes, _machine(), version=version, asked_tokens=context_tokens)
+    told = recipe(headers[0], info, model.name, place.server, memory.parameters)
     way = _way(place.store, source, n_bytes, sha256, method)
     plan = ImportPlan(
         model=model,
@@ -141,11 +153,14 @@ def plan_ollama_import(
         free_bytes=free_bytes(place.store.blobs),
         sha256=sha256,
         recipe=told,
+        context_tokens=context_tokens,
+        memory=memory,
         force=force,
         warnings=(
             *headers[0].warnings,
             *place.warnings,
             *told.warnings,
+            *memory.warnings,
             *closed_to(source, place.store.root, method),
         ),
     )
@@ -302,11 +317,18 @@ def _listed(plan: ImportPlan, id_: str) -> tuple[bool | None, tuple[str, ...]]:
 
 def _already(plan: ImportPlan, stored: StoredModel | None, sha256: str, manifest: bytes) -> ImportReport:
     data = stored.data if stored else manifest
-    theirs = [layer.sha256 for layer in stored.layers[1:]] if stored else []
-    told = [layer.sha256 for layer in plan.recipe.layers]
-    doubts = () if theirs == told else ("its template or parameters are others; --force writes ours",)
+    chosen = plan.context_tokens is None
+    told = stored and told_already(plan.place.store, stored, plan.recipe.layers, but_memory=chosen)
+    doubts = () if told else ("its template or parameters are others; --force writes ours",)
     listed, more = _listed(plan, sha256_of(data))
     return _report(plan, sha256, data, "nothing", "present", 0, listed, (*doubts, *more))
+
+
+def _machine() -> Machine | None:
+    try:
+        return this_machine()
+    except ToolError:  # a system that does not tell its memory
+        return None
 
 
 def _report(

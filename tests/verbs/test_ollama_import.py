@@ -212,6 +212,16 @@ def test_other_parameters_are_told_of_not_overwritten(source: Path, store: Store
     assert "--force" in report.warnings[-1]
 
 
+def test_a_context_that_is_asked_for(source: Path, store: Store) -> None:
+    bring(source, store, context_tokens=1024)
+    stored = read_manifest(store.manifest(parse_name(NAME)))
+    assert stored is not None
+    params = json.loads(store.blob(stored.layers[-1].sha256).read_bytes())
+    assert params["num_ctx"] == 1024
+    assert bring(source, store).warnings == (), "what was chosen for the memory is no difference"
+    assert "--force" in bring(source, store, context_tokens=2048).warnings[-1]
+
+
 def test_a_lost_blob_is_put_back(source: Path, store: Store) -> None:
     report = bring(source, store)
     report.blob.unlink()
@@ -481,3 +491,4 @@ def test_the_plan_as_json(source: Path, store: Store, capsys: pytest.CaptureFixt
     assert document["action"] == "import"
     assert document["recipe"]["config"]["file_type"] == "Q4_K_M"
     assert [layer["kind"] for layer in document["recipe"]["layers"]] == ["template", "params"]
+    assert f'"num_ctx":{document["memory"]["num_ctx"]}' in document["recipe"]["layers"][1]["text"]
