@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ggufkit.cli.fit_gpus import gpu_options
+from ggufkit.cli.fit_hosts import fit_over_hosts, host_option, refuse_beside_hosts
 from ggufkit.cli.fit_options import machine_options
 from ggufkit.cli.fit_text import no_room, show_report
 from ggufkit.cli.params import model_argument, output_options, source_option
@@ -75,6 +76,7 @@ ISAS = ("avx512", "avx2", "amx", "neon", "none")
 @click.option("--kv-unified", is_flag=True, help="One cache for all parallel texts.")
 @click.option("--swa-full", is_flag=True, help="Sliding-window layers keep the whole context.")
 @gpu_options
+@host_option
 @click.option(
     "--isa",
     type=click.Choice(ISAS),
@@ -90,6 +92,7 @@ def command(
     model: str | None,
     ram: int | None,
     machines: tuple[str, ...],
+    hosts: tuple[tuple[str, int], ...],
     bandwidth: int | None,
     gpu_bandwidth: int | None,
     disk_speed: int | None,
@@ -118,6 +121,7 @@ def command(
       ggufkit fit --machine z440-1ch --machine z440-4ch --plot machines.png
       ggufkit fit DeepSeek-R1-UD-IQ2_XXS.gguf --calibrate 1.83
       ggufkit fit --ram 256G --runtime ollama@0.5 --explain
+      ggufkit fit unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS --host box1=128G --host box2=128G
 
     Weights, KV cache and compute buffer are computed from the header, as llama.cpp has them in memory;
     --explain shows every term with its formula. MODEL may be a repo on a hub: only the headers are
@@ -142,6 +146,22 @@ def command(
     from ggufkit.verbs.placing import isa_for
     from ggufkit.verbs.rigs import find_rigs
 
+    if hosts:
+        refuse_beside_hosts(
+            {"--ram": ram, "--machine": machines, "--vram": wishes["offload"], "--calibrate": calibrate}
+            | {"--plot": picture, "--explain": explain, "--compare": compare}
+        )
+        fit_over_hosts(
+            out,
+            model,
+            source,
+            hosts,
+            context_tokens=ctx_size,
+            wishes=_wishes(isa=isa or "avx512", **wishes),  # the one that may keep the most copies
+            runtime=None if runtime is None else find_runtime(runtime),
+            check=check,
+        )
+        return
     draw = _painter(out, picture, force=force)
     calibrate = _forgotten(calibrate)
     rigs = find_rigs(
