@@ -35,10 +35,14 @@ _HOMES = {
     "plan_merge": "verbs.merge",
     "plan_ollama_import": "verbs.ollama_import",
     "plan_pull": "verbs.pull",
+    "plan_pull_merged": "verbs.pull_merged",
+    "plan_pull_to": "verbs.pull_to",
     "plan_serve": "verbs.serve",
     "plan_split": "verbs.split",
     "predict_speed": "fit.speed",
     "pull": "verbs.pull",
+    "pull_merged": "verbs.pull_merged",
+    "pull_to": "verbs.pull_to",
     "quants": "verbs.listing",
     "serve": "verbs.serve",
     "split": "verbs.split",
@@ -70,10 +74,14 @@ __all__ = [
     "plan_merge",
     "plan_ollama_import",
     "plan_pull",
+    "plan_pull_merged",
+    "plan_pull_to",
     "plan_serve",
     "plan_split",
     "predict_speed",
     "pull",
+    "pull_merged",
+    "pull_to",
     "quants",
     "serve",
     "split",
@@ -97,6 +105,8 @@ if TYPE_CHECKING:
     from ggufkit.verbs.merge import merge, plan_merge
     from ggufkit.verbs.ollama_import import ollama_import, plan_ollama_import
     from ggufkit.verbs.pull import plan_pull, pull
+    from ggufkit.verbs.pull_merged import plan_pull_merged, pull_merged
+    from ggufkit.verbs.pull_to import plan_pull_to, pull_to
     from ggufkit.verbs.rigs import find_rigs
     from ggufkit.verbs.serve import plan_serve, serve
     from ggufkit.verbs.several import find_several
