@@ -132,6 +132,7 @@ def merge(plan: MergePlan, progress: Progress = SILENT) -> MergeReport:
     try:
         report = write(plan.job, progress)
     except DigestMismatch as error:
+        discard(plan.job)
         command = pull_command(plan.model.record) if plan.model.record is not None else None
         hint = f"{command or 'pulling it again'} fetches that shard anew"
         raise IntegrityError(error.message, hint=hint) from error
@@ -140,6 +141,12 @@ def merge(plan: MergePlan, progress: Progress = SILENT) -> MergeReport:
     sha256 = report.digests.get(MERGED)
     _remember(plan, plan.job, sha256)
     return _report(plan, sha256, False, began)
+
+
+def discard(job: Job) -> None:
+    """Remove what an ended run kept to go on with: with another source, a mended shard, it is of no use."""
+    job.part.unlink(missing_ok=True)
+    Journal(job.journal, "").forget()
 
 
 def default_output(model: LocalModel) -> Path:

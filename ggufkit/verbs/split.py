@@ -16,6 +16,7 @@ from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import DigestMismatch, Proof
 from ggufkit.transfer.sources import LocalSource
 from ggufkit.verbs.locate import LocalModel
+from ggufkit.verbs.merge import discard
 from ggufkit.verbs.record import digests, journal_path
 from ggufkit.verbs.sound import is_same_content
 
@@ -125,6 +126,7 @@ def split(plan: SplitPlan, progress: Progress = SILENT) -> SplitReport:
             try:
                 report = write(job, progress)
             except DigestMismatch as error:
+                discard(job)
                 hint = f"{plan.source} is not what the shards were merged into: ggufkit verify says more"
                 raise IntegrityError(error.message, hint=hint) from error
             digests().put(job.target, report.digests[job.proofs[0].name])

@@ -152,7 +152,7 @@ def test_a_changed_merged_file_gives_no_shards(shards: list[Path], work: Path) -
         file.write(b"?")
     with pytest.raises(IntegrityError, match=f"{STEM}-00005-of-00005.gguf: SHA-256 is"):
         restored()
-    assert not shards[4].exists()
+    assert not shards[4].exists() and not list(work.rglob("*.part"))
 
 
 @pytest.mark.parametrize("harm", ["torn", "empty", "other", "no set"])
