@@ -16,7 +16,7 @@ from ggufkit.gguf.layout import Layout, Literal, Segment, Span
 from ggufkit.transfer.alone import is_at
 from ggufkit.transfer.copying import read_at, write_all
 from ggufkit.transfer.digest import FileStamp, sha256_file
-from ggufkit.transfer.disk import fsync_folder, write_atomic
+from ggufkit.transfer.disk import fsync_folder, replace_durably
 from ggufkit.transfer.engine import Job
 from ggufkit.transfer.prover import Proof
 from ggufkit.transfer.sources import LocalSource
@@ -108,7 +108,8 @@ def begin(consumption: Consumption, slots: int) -> int:
         _check_unchanged(consumption, 0)
         for source in consumption.sources:
             sync_file(source.path)
-        write_atomic(consumption.notes, json.dumps(_to_json(consumption)).encode())
+        _new_file(consumption.notes).write_text(json.dumps(_to_json(consumption)), "utf-8")
+        replace_durably(_new_file(consumption.notes), consumption.notes)
         for folder in consumption.notes.parents[:3]:
             fsync_folder(folder)
         return 0
@@ -139,7 +140,8 @@ def sync_file(path: Path) -> None:
 def remove_notes(consumption: Consumption) -> None:
     """Remove the notes, and the folders that are empty then: nothing is left to do."""
     consumption.notes.unlink(missing_ok=True)
-    _progress_file(consumption.notes).unlink(missing_ok=True)
+    for file in (_new_file(consumption.notes), _progress_file(consumption.notes)):
+        file.unlink(missing_ok=True)
     home = consumption.notes.parent
     with contextlib.suppress(OSError):
         home.rmdir()
@@ -155,6 +157,11 @@ def _slot(data: bytes) -> int:
     words = data.split(b"\n")[0].split()
     whole = len(words) == 2 and words[0] == words[1] and len(words[0]) == 20 and words[0].isdigit()
     return int(words[0]) if whole else 0
+
+
+def _new_file(notes: Path) -> Path:
+    """Return the notes' name until they are whole; always the same, so that a kill leaves one at most."""
+    return notes.with_name(notes.name + ".new")
 
 
 def _progress_file(notes: Path) -> Path:

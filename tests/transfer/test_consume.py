@@ -236,6 +236,17 @@ def test_a_source_changed_since_the_check_is_noticed(
     assert made.sources[2].path.read_bytes() == datas()[2]
 
 
+def test_notes_that_were_not_finished_are_not_left(
+    made: Consumption, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(consume_notes, "replace_durably", _interrupt)
+        consume(made)
+    assert load_notes(made.notes) is None and len(list(made.notes.parent.iterdir())) == 2
+    consume(made)
+    assert [p.name for p in tmp_path.iterdir()] == ["set.gguf"]
+
+
 def test_a_source_that_was_fetched_again_will_do(made: Consumption, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = tuple(replace(s, sha256=sha256(s.path)) for s in made.sources)
     made = replace(made, sources=sources)
