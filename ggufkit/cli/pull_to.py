@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from ggufkit.verbs.pull_to import Runtime, ToPlan, ToReport
 
 
+class _Listed(click.Option):
+    """An option given several times, for which a config file may have one word."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return the words."""
+        return super().type_cast_value(ctx, (value,) if isinstance(value, str) else value)
+
+
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --merge, --to and what names the model there."""
     options = (
         click.option("--merge", is_flag=True, help="Put a split quant straight into one file."),
         click.option(
             "--to",
+            cls=_Listed,
             multiple=True,
             type=click.Choice(["ollama", "lmstudio", "hf-cache"]),
             help="Straight into place, on the disk once; may be repeated.",

@@ -108,6 +108,17 @@ def test_what_to_says(hub: TestHub, work: Path, run: Run, places: Path, own_home
     assert document["ollama"]["name"] == "r1:latest" and document["hf_cache"] is None
 
 
+@pytest.mark.parametrize("words", ['"lmstudio"', '["lmstudio", "ollama"]'])
+def test_where_models_go_may_be_settled_in_the_config(
+    hub: TestHub, work: Path, run: Run, own_home: Path, words: str
+) -> None:
+    config = own_home / ".config" / "ggufkit" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"[pull]\nto = {words}\n")
+    done = run("pull", REPO_ID, "-n")
+    assert "\nlmstudio: " in done.out and ("\nollama: " in done.out) == ("ollama" in words), done.err
+
+
 def test_to_the_cache_names_the_next_step(hub: TestHub, work: Path, run: Run, places: Path) -> None:
     done = run("pull", f"ms:{REPO_ID}", "--to", "hf-cache")
     assert done.lines[0].startswith(f"4 files in {NAME}: ")
