@@ -30,9 +30,7 @@ def point_to(name: Path, file: Path) -> None:
 
 
 def settle(name: Path, file: Path, home: Path) -> None:
-    """Let `name` lead to `home`, another name of `file`, and take away the name under which it grew."""
-    if name == file or not home.samefile(file):
-        return
+    """Let `name` lead to `home`, the same as `file`, and take away the name under which it grew."""
     point_to(name, home)
     file.unlink()
 

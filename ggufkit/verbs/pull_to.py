@@ -31,6 +31,7 @@ from ggufkit.runtimes.hfcache import (
 )
 from ggufkit.runtimes.lmstudio import find_models, infer_user_repo
 from ggufkit.runtimes.ollama import StorePlace, find_store
+from ggufkit.runtimes.ways import check_moved
 from ggufkit.transfer.disk import free_bytes, same_file_system, staging_folder
 from ggufkit.transfer.engine import Job, resumable_bytes
 from ggufkit.transfer.http import Http
@@ -289,11 +290,11 @@ def _settle(name: Path, grow_in: Path, home: Path) -> None:
     cache, grown = digests(), name.resolve()
     if not grown.is_relative_to(grow_in.resolve()):
         return
-    sha256 = cache.get(grown)
+    sha256 = cache.digest(grown)
+    check_moved(grown, home, sha256)  # a copy (a disk without hard links) is read first
     settle(name, grown, home)
     hand_over(home)
-    if sha256 is not None:
-        cache.put(name, sha256)  # it is remembered by the path, which is another one now
+    cache.put(name, sha256)  # it is remembered by the path, which is another one now
 
 
 def _homes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,26 @@ def test_on_another_disk_the_file_is_the_stores_own(hub: TestHub, work: Path, tm
         assert report.ollama is not None
         status = report.ollama.blob.stat()
         assert status.st_mode & 0o777 == 0o644 and status.st_uid == blobs.stat().st_uid
+
+
+@pytest.mark.parametrize("to", ["ollama", "lmstudio", "hf-cache"])
+def test_a_disk_without_hard_links_has_it_once_in_the_end(
+    hub: TestHub, work: Path, tmp_path: Path, own_home: Path, to: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_arguments: object, **_named: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with other_file_system(tmp_path) as disk:
+        (own_home / ".lmstudio").mkdir()
+        (own_home / ".lmstudio" / "models").symlink_to(disk / "lms")
+        (disk / "lms").mkdir()
+        monkeypatch.setattr("os.link", refused)
+        report = get(to, places=environ(disk))
+        assert all(file.is_symlink() and file.stat().st_dev == disk.stat().st_dev for file in report.files)
+        assert not list(disk.rglob(".ggufkit*")) and verify(NAME).faults == ()
+        shown = {p.resolve() for p in disk.rglob("*") if p.is_file()}
+        assert {file.resolve() for file in report.files} <= shown
+        assert len(shown) <= len(report.files) + 5, "the model once, and small files"
 
 
 def taken_bytes(folder: Path) -> int:
