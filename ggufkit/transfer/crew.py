@@ -340,8 +340,11 @@ def _all_failed(members: Sequence[Member]) -> GgufkitError:
     if len(reasons) == 1 and reasons[0][1] is not None and not isinstance(reasons[0][1], NetworkError):
         return reasons[0][1]
     told = [f"{m.standing.label}: {why.message}" for m, why in reasons if why is not None]
+    if len(reasons) == 1 and reasons[0][1] is not None:
+        told = [reasons[0][1].message]
     refusals = [m.refusal for m in members if m.refusal is not None]
     if len(refusals) == len(members):
         return type(refusals[0])("; ".join(told), hint=refusals[0].hint)
-    hint = "run the same command again: it goes on from here"
+    hints = [why.hint for _, why in reasons if why is not None and why.hint]
+    hint = hints[0] if hints else "run the same command again: it goes on from here"
     return NetworkError(f"{members[0].source.name}: {'; '.join(told)}", hint=hint)

@@ -45,7 +45,7 @@ class Job:
     sources: tuple[Source, ...]
     """What the layout's spans refer to."""
     journal: Path
-    """Where what is there is noted (two files with this name and a suffix)."""
+    """Where what is there is noted (up to three files with this name and a suffix)."""
     proofs: tuple[Proof, ...] = ()
     """Digests to be taken or checked on the way."""
 
@@ -101,8 +101,8 @@ def write(job: Job, progress: Progress = SILENT) -> WriteReport:
 
     The progress listener hears `advance` and `note` only; start and finish are the caller's. Raises
     IntegrityError when a digest is wrong and stays so when the bad blocks were fetched again (nothing of
-    the file is kept then), NetworkError when the
-    sources fail, NoSpaceError when the disk is full; what was written is kept in these two.
+    the file is kept then), NetworkError when the sources fail, NoSpaceError when the disk is full; what
+    was written is kept in these two.
     """
     began, known = time.monotonic(), resumable_bytes(job)
     mending = Mending()

@@ -219,6 +219,20 @@ def test_when_all_fail_the_error_says_why(
     assert caught.value.hint
 
 
+def test_what_would_help_is_said_for_one_source_and_for_several(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_none(*_: object) -> None:
+        raise NetworkError("a certificate that nobody trusts", hint="SSL_CERT_FILE")
+
+    monkeypatch.setattr(Http, "open", open_none)
+    for urls in (["http://127.0.0.1:9"], ["http://127.0.0.1:9", "http://127.0.0.1:10"]):
+        with pytest.raises(NetworkError, match=r"^f\.gguf: .*nobody trusts") as caught:
+            fetch(several(stack, *urls), tmp_path)
+        assert caught.value.hint == "SSL_CERT_FILE"
+        assert ("Hugging Face" in caught.value.message) == (len(urls) > 1)
+
+
 def test_one_source_has_the_whole_budget_and_one_outage_is_one_failure(
     stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
