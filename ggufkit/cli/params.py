@@ -80,7 +80,6 @@ source_option = click.option(
     cls=_Words,
     multiple=True,
     default=("auto",),
-    show_default="auto",
     metavar="WHERE",
-    help="Where to ask: auto (both hubs), hf, modelscope, a mirror's URL; may be repeated.",
+    help="Where to ask: auto (both hubs), hf, modelscope, a mirror's URL; may be repeated. [auto]",
 )

@@ -41,7 +41,8 @@ def endpoint_of(hub: HubName, endpoint: str | None = None) -> str:
     if not _is_address(url):
         source = "the endpoint" if endpoint else names[0]
         example = f"write it like {DEFAULTS[hub]}"
-        raise UsageError(f"{source} '{printable(text)}' is not the address of a hub", hint=example)
+        shown = re.sub(r"//[^/@]*@", "//…@", printable(text))  # a name and a password are nobody's business
+        raise UsageError(f"{source} '{shown}' is not the address of a hub", hint=example)
     return url.rstrip("/")
 
 

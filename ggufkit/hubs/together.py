@@ -27,11 +27,11 @@ class Question(Generic[T]):
 
 
 class _Muted:
-    """A listener that hears notes until it is told not to: a place given up on has nothing more to say."""
+    """Passes one place's notes on until it is told not to: a place given up on has nothing more to say."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, *, muted: bool) -> None:
         self._progress = progress
-        self.muted = False
+        self.muted = muted
 
     def start(self, task: str, total_bytes: int, done_bytes: int = 0) -> None:
         """Hear nothing."""
@@ -54,7 +54,7 @@ def ask_together(
     """Ask all at once; returns the answers in order, a GgufkitError for a refusal, None for silence.
 
     Comes back when all have answered, when all needed ones have refused, or `grace_s` (GRACE_S) after the
-    first needed answer. Threads that still wait then end by themselves, unheard.
+    first needed answer. Threads that still wait then end by themselves, unheard; so are those not needed.
     """
     if len(questions) == 1:
         only: T | GgufkitError = _answer(questions[0], progress)
@@ -62,12 +62,13 @@ def ask_together(
     grace_s = GRACE_S if grace_s is None else grace_s
     answers: list[T | GgufkitError | None] = [None] * len(questions)
     faults: list[BaseException] = []
-    changed, muted = threading.Condition(), _Muted(progress)
+    changed = threading.Condition()
+    ears = [_Muted(progress, muted=not question.needed) for question in questions]
 
     def work(i: int, question: Question[T]) -> None:
         answer, fault = None, None
         try:
-            answer = _answer(question, muted)
+            answer = _answer(question, ears[i])
         except BaseException as error:  # noqa: BLE001 - raised again by the caller, in its own thread
             fault = error
         with changed:
@@ -85,7 +86,8 @@ def ask_together(
             if until is None and any(_is_good(answers[i]) for i in needed):
                 until = time.monotonic() + grace_s
             changed.wait(None if until is None else max(0.0, until - time.monotonic()))
-        muted.muted = True
+        for ear in ears:
+            ear.muted = True
         if faults:
             raise faults[0]
         return list(answers)

@@ -77,16 +77,28 @@ def test_one_place_is_asked_in_this_thread() -> None:
     assert asked == [threading.current_thread()]
 
 
+def let_go(gate: threading.Event) -> None:
+    gate.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("ask-"):
+            thread.join(LONG_S)
+
+
 def test_a_silent_place_is_left_after_the_grace_and_unheard_then(gate: threading.Event) -> None:
     notes = Notes()
     began = time.monotonic()
     answers = ask_together([Question(waits(gate)), Question(says("b"))], notes, grace_s=0.1)
     assert answers == [None, "b"] and 0.1 <= time.monotonic() - began < LONG_S / 2
-    gate.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("ask-"):
-            thread.join(LONG_S)
+    let_go(gate)
     assert notes.notes == ["still trying"]
+
+
+def test_a_witness_is_not_heard(gate: threading.Event) -> None:
+    notes = Notes()
+    questions = [Question(says("a")), Question(waits(gate), needed=False)]
+    assert ask_together(questions, notes, grace_s=0.05) == ["a", None]
+    let_go(gate)
+    assert notes.notes == []
 
 
 def test_the_grace_is_at_most_three_seconds() -> None:
