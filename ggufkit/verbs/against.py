@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ggufkit.errors import NotFoundError, UsageError, printable
 from ggufkit.gguf.shards import parse_shard_name
 from ggufkit.hubs.hub import is_ref
-from ggufkit.hubs.manifest import RECORD_FOLDER, Manifest, ManifestFile, ManifestSource
+from ggufkit.hubs.manifest import RECORD_FOLDER, Manifest, ManifestFile
 from ggufkit.hubs.manifests import find_manifest, need_manifest
 from ggufkit.hubs.quants import Quant
 from ggufkit.progress import SILENT, Progress
@@ -63,10 +63,8 @@ def _named_like(quants: Iterable[Quant], local: dict[str, list[str]]) -> list[Qu
 
 
 def _of_quant(repo: Repo, quant: Quant) -> Manifest:
-    listing = repo.listing
-    source = ManifestSource(listing.hub, listing.endpoint, listing.repo_id, listing.revision, listing.commit)
     files = tuple(ManifestFile(f.path, f.size_bytes, f.sha256, None) for f in quant.files)
-    return Manifest(quant.stem, quant.name, files, (source,))
+    return Manifest(quant.stem, quant.name, files, repo.origins(quant.files))
 
 
 def _files_below(folder: Path) -> dict[str, list[str]]:

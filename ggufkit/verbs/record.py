@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from ggufkit.errors import FormatError
 from ggufkit.folders import cache_folder, state_folder
+from ggufkit.hubs.endpoints import endpoint_of
 from ggufkit.hubs.manifest import (
     MERGED_FOLDER,
     RECORD_FOLDER,
@@ -204,11 +205,14 @@ def pull_command(record: Record) -> str | None:
     sets = [record] if record.manifest.sources else _pulled_of(record)
     if not sets:
         return None
-    source = sets[0].manifest.sources[0]
-    ref = f"ms:{source.repo_id}" if source.hub == "modelscope" else source.repo_id
+    source, *others = sets[0].manifest.sources
+    is_only_there = source.hub == "modelscope" and not others
+    ref = f"ms:{source.repo_id}" if is_only_there else source.repo_id
     if source.revision not in ("main", "master"):
         ref += f"@{source.revision}"
     words = ["ggufkit", "pull", ref]
+    if source.endpoint != endpoint_of(source.hub):  # a mirror
+        words += ["--source", source.endpoint]
     if record.manifest.quant is not None:
         words += ["--quant", record.manifest.quant]
     if record.root.absolute() != Path(source.repo_id.rpartition("/")[2]).absolute():

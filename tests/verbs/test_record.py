@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ggufkit.hubs.endpoints import DEFAULTS
 from ggufkit.hubs.hub import HubName, parse_ref
 from ggufkit.hubs.manifest import Manifest, ManifestFile, ManifestSource
 from ggufkit.verbs.record import (
@@ -35,7 +36,7 @@ def manifest(
     hub: HubName = "huggingface",
     revision: str = "main",
 ) -> Manifest:
-    source = ManifestSource(hub, "https://huggingface.co", "o/n-GGUF", revision, None)
+    source = ManifestSource(hub, DEFAULTS[hub], "o/n-GGUF", revision, None)
     return Manifest(name, quant, FILES, (source,))
 
 

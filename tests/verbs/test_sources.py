@@ -15,7 +15,7 @@ from ggufkit.hubs.quants import QuantError
 from ggufkit.transfer.http import Http
 from ggufkit.verbs.listing import open_repo, quants
 from ggufkit.verbs.pull import plan_pull, pull
-from ggufkit.verbs.record import records_in
+from ggufkit.verbs.record import pull_command, records_in
 from tests.support.faults import Fault
 from tests.support.hub import FOLDER, REPO_ID, TestHub
 from tests.verbs.hubs import Hubs
@@ -160,6 +160,19 @@ def test_a_mirror_serves_and_the_hubs_vouch(hubs: Hubs, work: Path) -> None:
     assert tree(work / NAME) == hubs.files and served(mirror) == report.total_bytes
     assert served(hubs.hf) == served(hubs.ms) == 0
     assert [s.endpoint for s in next(records_in(work / NAME)).manifest.sources] == [mirror.url]
+
+
+def test_the_command_that_fetches_it_again_names_the_mirror(hubs: Hubs, work: Path) -> None:
+    mirror = hubs.make("mirror")
+    pull(plan_pull(REPO_ID, source=mirror.url))
+    command = pull_command(next(records_in(Path(NAME))))
+    assert command == f"ggufkit pull {REPO_ID} --source {mirror.url} --quant {QUANT}"
+    pull(plan_pull(f"ms:{REPO_ID}", local_dir=Path("ms")))
+    command = pull_command(next(records_in(Path("ms"))))
+    assert command == f"ggufkit pull ms:{REPO_ID} --quant {QUANT} --local-dir ms"
+    pull(plan_pull(REPO_ID, source="modelscope,hf", local_dir=Path("both")))
+    command = pull_command(next(records_in(Path("both"))))
+    assert command == f"ggufkit pull {REPO_ID} --quant {QUANT} --local-dir both"
 
 
 def test_a_mirror_beside_a_hub_is_a_second_source(hubs: Hubs, work: Path) -> None:
