@@ -70,7 +70,7 @@ def test_data_are_fetched_once_and_headers_on_top(
 ) -> None:
     big = publish(tmp_path / "hub", model_bytes(6), repo_id="a/b-GGUF", stem="b-Q4_0", max_tensors=10)
     hub.refresh()
-    report = pull_merged(plan_pull_merged(plan_pull("a/b-GGUF")))
+    report = pull_merged(plan_pull_merged(plan_pull("a/b-GGUF", connections=1)))
     total = sum(map(len, big.values()))
     assert hub.sent_bytes("", plane="cdn") <= total + len(big) * (64 << 10)
     assert report.fetched_bytes == sum(len(d) - open_header_of(d, tmp_path) for d in big.values())
@@ -196,7 +196,7 @@ def test_what_a_stopped_plain_pull_left_is_not_fetched_again(
         data = bytearray(part.read_bytes())
         data[200_000] ^= 1
         part.write_bytes(data)
-    plan = plan_pull("a/b-GGUF")
+    plan = plan_pull("a/b-GGUF", connections=1)
     left = plan.files[0].resumed_bytes
     assert left > len(big[first]) // 3
     report = pull_merged(plan_pull_merged(plan))

@@ -14,7 +14,7 @@ from tests.support.hub import FOLDER, REPO_ID, TestHub, run_hub
 from tests.verbs.published import NAME, Zygote, everything, model_bytes, publish, sha256
 from tests.verbs.published import zygote as run_zygote
 
-PULL = ("pull", REPO_ID, "--merge")
+PULL = ("pull", REPO_ID, "--merge", "--connections", "1")
 MERGED = f"{NAME}/{FOLDER}.gguf"
 HEADERS_BYTES = 1 << 20
 """What two runs may read for headers."""
