@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ggufkit.cli.params import dry_run_option, force_option, model_argument, output_options
-from ggufkit.cli.render import Out, size_text
+from ggufkit.cli.render import Out
+from ggufkit.errors import UsageError
 
 if TYPE_CHECKING:
     from ggufkit.runtimes.ollama import StorePlace
     from ggufkit.runtimes.ways import Wanted
-    from ggufkit.verbs.ollama_import import ImportPlan, ImportReport
+    from ggufkit.verbs.locate import LocalModel
 
 
 @click.command("ollama-import", short_help="Make an Ollama model without a second copy.")
@@ -41,6 +42,21 @@ if TYPE_CHECKING:
 @click.option("--symbolic-link", "method", flag_value="symbolic-link", help="Link by name, across disks too.")
 @click.option("--move", "method", flag_value="move", help="Give the file up here once it is in the store.")
 @click.option("--copy", "method", flag_value="copy", help="Copy the file even where a link would do.")
+@click.option(
+    "--store",
+    "own_store",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Make or fill a store for another machine, to be copied over the one there.",
+)
+@click.option("--smoke", is_flag=True, help="Have the model answer at the end (it is loaded for that).")
+@click.option(
+    "--modelfile",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Only write a Modelfile for `ollama create` (- prints it); nothing is imported.",
+)
+@click.option("--undo", metavar="NAME", help="Take an import back as a whole; the file stays or comes back.")
 @force_option
 @dry_run_option
 @output_options
@@ -51,6 +67,10 @@ def command(
     models_dir: Path | None,
     context_tokens: int | None,
     method: Wanted | None,
+    own_store: Path | None,
+    smoke: bool,
+    modelfile: Path | None,
+    undo: str | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -61,6 +81,8 @@ def command(
       ggufkit ollama-import
       ggufkit ollama-import DeepSeek-R1-GGUF --name deepseek-r1:671b
       ggufkit ollama-import model.gguf --models-dir /mnt/ollama/models --dry-run
+      ggufkit ollama-import model.gguf --store /media/disk/models
+      ggufkit ollama-import --undo deepseek-r1:671b
 
     MODEL is a GGUF file, any shard or a folder; left out, the model at hand. Shards are merged first,
     beside their folder. The file is then linked into Ollama's store, so its bytes are on the disk once,
@@ -74,15 +96,17 @@ def command(
     No server need run. It does what `ollama create` does, but that copies the file (Ollama 0.30 and
     later up to three times on the way). `ollama rm` takes the model out again and leaves your file.
     """
-    from ggufkit.runtimes.ollama import find_store
-    from ggufkit.verbs.locate import find_model
+    from ggufkit.cli.ollama_text import show_plan, show_report
     from ggufkit.verbs.ollama_import import ollama_import, plan_ollama_import
 
-    found = find_model(model)
-    if model is None:
-        out.say(f"model: {found.folder / found.name}")
-    place = find_store(models_dir=models_dir, environ=os.environ)
-    out.say(f"store: {_store_text(place)}")
+    if undo is not None:
+        return _undo(out, undo, _place(out, models_dir, own_store), model, dry_run)
+    found = _model(out, model)
+    place = _place(out, models_dir, own_store)
+    if modelfile is not None:
+        return _modelfile(out, found, place, context_tokens, modelfile, force, dry_run)
+    if smoke and place.server is None:
+        raise UsageError("--smoke needs an Ollama that runs here", hint="ollama serve, or without --smoke")
     plan = plan_ollama_import(
         found, place, name=name, method=method or "auto", force=force, context_tokens=context_tokens
     )
@@ -90,64 +114,65 @@ def command(
         out.say(plan.why)
         out.hint(plan.mend)
     if dry_run:
-        return _show_plan(out, plan)
-    _show_report(out, ollama_import(plan, out.progress()))
+        return show_plan(out, plan)
+    report = ollama_import(plan, out.progress())
+    show_report(out, report, place.server.answer(report.name) if smoke and place.server else None)
     return None
 
 
-def _store_text(place: StorePlace) -> str:
-    by = f"the Ollama at {place.found_by} uses it" if place.by_server else place.found_by
-    return f"{place.store.root} ({by})"
+def _model(out: Out, model: str | None) -> LocalModel:
+    from ggufkit.verbs.locate import find_model
+
+    found = find_model(model)
+    if model is None:
+        out.say(f"model: {found.folder / found.name}")
+    return found
 
 
-def _show_plan(out: Out, plan: ImportPlan) -> None:
+def _place(out: Out, models_dir: Path | None, own_store: Path | None) -> StorePlace:
+    from ggufkit.cli.ollama_text import store_text
+    from ggufkit.runtimes import ollama
+
+    if own_store is not None and models_dir is not None:
+        raise UsageError("--store is for another machine, --models-dir for this one", hint="take one of them")
+    if own_store is not None:
+        place = ollama.own_store(own_store)
+    else:
+        place = ollama.find_store(models_dir=models_dir, environ=os.environ)
+    out.say(f"store: {store_text(place)}")
+    return place
+
+
+def _undo(out: Out, name: str, place: StorePlace, model: str | None, dry_run: bool) -> None:
+    from ggufkit.cli.ollama_text import show_undo
+    from ggufkit.verbs.ollama_undo import plan_undo, undo_ollama_import
+
+    if model is not None:
+        raise UsageError("--undo takes the name in Ollama, and no file", hint=f"--undo {name} alone")
+    plan = plan_undo(name, place)
+    show_undo(out, plan if dry_run else undo_ollama_import(plan, out.progress()), done=not dry_run)
+
+
+def _modelfile(
+    out: Out,
+    model: LocalModel,
+    place: StorePlace,
+    context_tokens: int | None,
+    target: Path,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    from ggufkit.verbs.ollama_modelfile import plan_modelfile, write_modelfile
+
+    plan = plan_modelfile(model, place, target, context_tokens=context_tokens, force=force)
     for warning in plan.warnings:
         out.warn(warning)
-    out.say("[dry run] nothing is written")
-    out.result(plan, "\n".join(_plan_lines(plan)), quiet=[plan.name])
-
-
-def _plan_lines(plan: ImportPlan) -> list[str]:
-    if plan.action == "nothing":
-        return [f"{plan.name} is there already, from {plan.source}"]
-    lines = []
-    if plan.merge_bytes:
-        lines.append(f"merge    {size_text(plan.merge_bytes)} to {plan.source}")
-    if plan.action == "compare":
-        lines.append(f"compare  {plan.source} with the {plan.name} that is there")
-    room = f"{size_text(plan.free_bytes)} free"
-    verb = "move" if plan.method == "move" else "copy" if plan.copy_bytes else "link"
-    how = f"{verb}     {size_text(plan.copy_bytes)} ({room}) of" if plan.copy_bytes else f"{verb}    "
-    lines.append(f"{how} {plan.source}")
-    lines.append(f"         {plan.why}")
-    told = ", ".join(layer.kind for layer in plan.recipe.layers) or "nothing but the weights"
-    lines.append(f"write    {told} ({plan.recipe.family or 'family not known'})")
-    if plan.memory.num_ctx:
-        mapped = ", use_mmap" if plan.memory.use_mmap else ""
-        lines.append(f"         num_ctx {plan.memory.num_ctx}{mapped} ({plan.memory.why})")
-    lines.append(f"{'replace' if plan.action == 'replace' else 'name   '}  {plan.name}")
-    return lines
-
-
-def _show_report(out: Out, report: ImportReport) -> None:
-    for warning in report.warnings:
-        out.warn(warning)
-    if report.action == "nothing":
-        text = f"{report.name} is there already, from {report.source}"
+    if str(target) == "-":
+        return out.result(plan, plan.text.rstrip("\n"), quiet=[plan.text.rstrip("\n")])
+    if dry_run:
+        out.say("[dry run] nothing is written")
     else:
-        how = "moved" if report.moved else _HOW[report.method]
-        text = f"{report.name}: {size_text(report.n_bytes)} {how}"
-        text += f", {size_text(report.extra_bytes)} more on the disk"
-    listed = {True: "listed by the running Ollama", False: "not listed by the running Ollama", None: None}
-    details = [f"sha256: {report.sha256}", f"id: {report.id[:12]}", listed[report.listed]]
-    out.result(report, "\n".join([text, *filter(None, details)]), quiet=[report.name])
-    out.hint(f"next: ollama run {report.name}")
-
-
-_HOW = {
-    "hard-link": "linked",
-    "symbolic-link": "linked by name",
-    "reflink": "copied without its bytes (reflink)",
-    "copy": "copied",
-    "present": "in the store before",
-}
+        write_modelfile(plan)
+    out.result(plan, f"{target}: {len(plan.text.encode())} bytes", quiet=[target])
+    out.hint(f"next: ollama create {plan.name} -f {target}")
+    return None

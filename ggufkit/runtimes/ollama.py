@@ -16,6 +16,8 @@ from ggufkit.runtimes.ollama_server import OllamaServer, find_server, is_loopbac
 from ggufkit.runtimes.ollama_store import SmallLayer, Store, StoredModel, compact_json
 from ggufkit.runtimes.ollama_templates import JINJA_SINCE, ChatFormat, chat_format
 
+OWN_STORE = "--store"
+"""What names a store that no server here uses: it is for another machine."""
 MEMORY_PARAMETERS = ("num_ctx", "use_mmap")
 """What is told for the machine's sake, not for the model's."""
 
@@ -27,11 +29,16 @@ class StorePlace:
     store: Store
     """The store."""
     found_by: str
-    """What named it: `--models-dir`, `OLLAMA_MODELS`, the server's URL, or `default`."""
+    """What named it: `--models-dir`, `--store`, `OLLAMA_MODELS`, the server's URL, or `default`."""
     server: OllamaServer | None
     """The Ollama that answered on this machine."""
     warnings: tuple[str, ...] = ()
     """What makes the choice doubtful."""
+
+    @property
+    def for_another(self) -> bool:
+        """Whether the store is to be laid over another machine's."""
+        return self.found_by == OWN_STORE
 
     @property
     def by_server(self) -> bool:
@@ -152,6 +159,11 @@ def find_store(
     if server is not None and (folder := server.store()) is not None:
         return StorePlace(Store(_here(folder, server)), server.url, server)
     return _default(home or Path.home(), server, host)
+
+
+def own_store(folder: Path) -> StorePlace:
+    """Return a store that is to be laid over another machine's."""
+    return StorePlace(Store(folder.expanduser().absolute()), OWN_STORE, None)
 
 
 def default_folders(home: Path) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -12,9 +13,13 @@ from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
+from ggufkit.errors import ToolError, printable
+
 DEFAULT_PORT = 11434
 TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 64 << 20  # a list of thousands of models has a few
+SMOKE_TOKENS = 16
+SMOKE_S = 3600.0  # the model is loaded first: 400 GB from a slow disk
 ASKED_MODELS = 8  # cloud models have no file here, so one may not be enough
 
 _FROM = re.compile(r"^FROM (.+)[/\\]blobs[/\\]sha256[-:][0-9a-f]{64}\s*$", re.MULTILINE)
@@ -51,6 +56,27 @@ class OllamaServer:
             if match:
                 return Path(match[1].strip().strip('"'))
         return None
+
+    def answer(self, name: str) -> str:
+        """Have the model write a few words, and return them; raises ToolError when it does not.
+
+        The first answer loads the model, which takes as long as reading the file from the disk.
+        """
+        document = {
+            "model": name,
+            "messages": [{"role": "user", "content": "Say hello in one short sentence."}],
+            "stream": False,
+            "options": {"num_predict": SMOKE_TOKENS},
+        }
+        status, answer = request(f"{self.url}/api/chat", document, timeout_s=SMOKE_S)
+        message = answer.get("message")
+        said = message if isinstance(message, dict) else {}
+        text = f"{said.get('thinking') or ''}{said.get('content') or ''}".strip()
+        if status != 200 or not text:
+            reason = answer.get("error") or ("no words" if status == 200 else f"HTTP {status}")
+            hint = "the model stays imported; Ollama's log says more"
+            raise ToolError(f"{name} does not answer: {printable(str(reason))}", hint=hint)
+        return text
 
 
 def find_server(host: str | None) -> OllamaServer | None:
@@ -92,18 +118,41 @@ def is_loopback(url: str) -> bool:
 
 
 def ask(url: str, document: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """GET `url`, or POST `document` to it; None when there is no answer, or no JSON object.
+    """GET `url`, or POST `document` to it; None when there is no answer, or no JSON object."""
+    try:
+        status, answer = request(url, document)
+    except ToolError:
+        return None
+    return answer if status == 200 else None
 
-    Never through a proxy: this machine's services are not the proxy's.
+
+def request(
+    url: str, document: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+) -> tuple[int, dict[str, Any]]:
+    """GET `url`, or POST `document` to it; return the status and the answer, which is a JSON object.
+
+    Never through a proxy: this machine's services are not the proxy's. Raises ToolError without an answer.
     """
     from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.request import ProxyHandler, Request, build_opener
 
     body = None if document is None else json.dumps(document).encode()
-    request = Request(url, body, {"Content-Type": "application/json"} if body else {})
+    asked = Request(url, body, {"Content-Type": "application/json"} if body else {})
     try:
-        with build_opener(ProxyHandler({})).open(request, timeout=TIMEOUT_S) as answer:
-            parsed = json.loads(answer.read(MAX_ANSWER_BYTES))
-    except (URLError, OSError, ValueError, HTTPException):
-        return None
-    return parsed if isinstance(parsed, dict) else None
+        with build_opener(ProxyHandler({})).open(asked, timeout=timeout_s or TIMEOUT_S) as answer:
+            return answer.status, _object(answer.read(MAX_ANSWER_BYTES))
+    except HTTPError as refusal:
+        with refusal:
+            with contextlib.suppress(ValueError, OSError):
+                return refusal.code, _object(refusal.read(MAX_ANSWER_BYTES))
+            return refusal.code, {}
+    except (URLError, OSError, ValueError, HTTPException) as error:
+        raise ToolError(f"{url}: no answer ({error})") from None
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    parsed = json.loads(data)
+    if not isinstance(parsed, dict):
+        raise ValueError("no JSON object")
+    return parsed

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, TargetExistsError, ToolError, UsageError
-from ggufkit.fit.machine import Machine, this_machine
-from ggufkit.gguf.model import ModelInfo, model_info
 from ggufkit.progress import SILENT, Progress
 from ggufkit.runtimes.changes import Changes
-from ggufkit.runtimes.ollama import Recipe, StorePlace, recipe, told_already
-from ggufkit.runtimes.ollama_memory import MemoryChoice, choose_memory
-from ggufkit.runtimes.ollama_names import ModelName, default_name, parse_name
+from ggufkit.runtimes.ollama import Recipe, StorePlace, told_already
+from ggufkit.runtimes.ollama_memory import MemoryChoice
+from ggufkit.runtimes.ollama_names import ModelName, parse_name
 from ggufkit.runtimes.ollama_store import (
     Store,
     StoredModel,
@@ -27,6 +25,8 @@ from ggufkit.runtimes.ollama_writer import Placed, StoreWriter
 from ggufkit.runtimes.ways import Wanted, Way, check_moved, closed_to, find_way, owner_of, quote
 from ggufkit.transfer.disk import Method, existing_parent, free_bytes, same_file_system
 from ggufkit.verbs.locate import LocalModel
+from ggufkit.verbs.ollama_told import describe
+from ggufkit.verbs.receipts import PlacedFile, Receipt, keep_receipt
 from ggufkit.verbs.record import digests
 
 Action = Literal["import", "replace", "nothing", "compare"]
@@ -83,6 +83,8 @@ class ImportReport:
     """The model's name, as `ollama list` shows it."""
     store: Path
     """The store's folder."""
+    for_another: bool
+    """Whether the store is to be laid over another machine's."""
     manifest: Path
     """The model's manifest."""
     id: str
@@ -125,44 +127,31 @@ def plan_ollama_import(
     Raises FormatError for a set that is not whole, UsageError for a bad name or a file that is no model by
     itself, TargetExistsError for a name that another model has, NoSpaceError, AccessError.
     """
-    headers = model.headers()
-    info = model_info(headers)
-    _check_kind(model, info)
-    source, merge_bytes = _single_file(model)
-    n_bytes = merge_bytes or headers[0].file_size_bytes
-    sha256 = None if merge_bytes else digests().get(source)
-    asked = parse_name(name) if name is not None else default_name(model.name, info.n_parameters)
-    chosen = place.store.spelled(asked)
-    tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    version = place.server.version_text if place.server else ""
-    memory = choose_memory(info, tensors, n_bytes, _machine(), version=version, asked_tokens=context_tokens)
-    told = recipe(headers[0], info, model.name, place.server, memory.parameters)
-    way = _way(place.store, source, n_bytes, sha256, method)
+    if place.for_another and method == "symbolic-link":
+        raise UsageError("a link by name leads nowhere on another machine", hint="--store without it")
+    told = describe(model, place, context_tokens)
+    sha256 = None if told.merge_bytes else digests().get(told.source)
+    chosen = place.store.spelled(told.name if name is None else parse_name(name))
+    way = _way(place.store, told.source, told.n_bytes, sha256, method)
     plan = ImportPlan(
         model=model,
-        source=source,
-        merge_bytes=merge_bytes,
+        source=told.source,
+        merge_bytes=told.merge_bytes,
         name=str(chosen),
         place=place,
-        action=_action(place.store, chosen, source, n_bytes, sha256, force),
+        action=_action(place.store, chosen, told.source, told.n_bytes, sha256, force),
         method=method,
         why=way.why,
         mend=way.mend,
-        n_bytes=n_bytes,
+        n_bytes=told.n_bytes,
         copy_bytes=way.copy_bytes,
         free_bytes=free_bytes(place.store.blobs),
         sha256=sha256,
-        recipe=told,
+        recipe=told.recipe,
         context_tokens=context_tokens,
-        memory=memory,
+        memory=told.memory,
         force=force,
-        warnings=(
-            *headers[0].warnings,
-            *place.warnings,
-            *told.warnings,
-            *memory.warnings,
-            *closed_to(source, place.store.root, method),
-        ),
+        warnings=(*told.warnings, *closed_to(told.source, place.store.root, method)),
     )
     if plan.action == "nothing":
         return replace(plan, copy_bytes=0, warnings=())
@@ -181,11 +170,9 @@ def ollama_import(plan: ImportPlan, progress: Progress = SILENT) -> ImportReport
     config = compact_json(plan.recipe.config)
     manifest = encode_manifest(config, (sha256, plan.n_bytes), plan.recipe.layers)
     action = _action(store, name, plan.source, plan.n_bytes, sha256, plan.force)
-    if action == "nothing":
-        if plan.method == "move":
-            check_moved(plan.source, store.blob(sha256), sha256, progress)
-            plan.source.unlink()
-        return _already(plan, read_manifest(store.manifest(name)), sha256, manifest)
+    stored = read_manifest(store.manifest(name))
+    if action == "nothing" and stored is not None:
+        return _already(plan, stored, sha256, progress)
     how: Method = "auto" if plan.method == "move" else plan.method
     with Changes(store.root) as changes:
         writer = StoreWriter(store, changes)
@@ -200,25 +187,10 @@ def ollama_import(plan: ImportPlan, progress: Progress = SILENT) -> ImportReport
         listed, doubts = _listed(plan, sha256_of(manifest))
         if plan.method == "move":
             check_moved(plan.source, store.blob(sha256), sha256, progress)
+    _keep_receipt(plan, sha256, manifest)
     if plan.method == "move":  # what is done now is not undone any more
         plan.source.unlink()
     return _report(plan, sha256, manifest, action, method, writer.extra_bytes, listed, doubts)
-
-
-def _check_kind(model: LocalModel, info: ModelInfo) -> None:
-    if info.kind != "model":
-        message = f"{model.files[0]} is no model by itself ({info.kind})"
-        raise UsageError(message, hint="name the model's own file")
-
-
-def _single_file(model: LocalModel) -> tuple[Path, int]:
-    """Return the one file to import, and its size if it has to be merged first."""
-    if not model.is_sharded:
-        return model.files[0].absolute(), 0
-    from ggufkit.verbs.merge import plan_merge
-
-    merged = plan_merge(model)
-    return merged.output.absolute(), merged.n_bytes
 
 
 def _merged(plan: ImportPlan, progress: Progress) -> str:
@@ -315,20 +287,29 @@ def _listed(plan: ImportPlan, id_: str) -> tuple[bool | None, tuple[str, ...]]:
     return False, (f"{message}: it keeps its models in another folder",)
 
 
-def _already(plan: ImportPlan, stored: StoredModel | None, sha256: str, manifest: bytes) -> ImportReport:
-    data = stored.data if stored else manifest
+def _already(plan: ImportPlan, stored: StoredModel, sha256: str, progress: Progress) -> ImportReport:
+    if plan.method == "move":
+        check_moved(plan.source, plan.place.store.blob(sha256), sha256, progress)
+        _keep_receipt(plan, sha256, stored.data)
+        plan.source.unlink()
     chosen = plan.context_tokens is None
-    told = stored and told_already(plan.place.store, stored, plan.recipe.layers, but_memory=chosen)
+    told = told_already(plan.place.store, stored, plan.recipe.layers, but_memory=chosen)
     doubts = () if told else ("its template or parameters are others; --force writes ours",)
-    listed, more = _listed(plan, sha256_of(data))
-    return _report(plan, sha256, data, "nothing", "present", 0, listed, (*doubts, *more))
+    listed, more = _listed(plan, sha256_of(stored.data))
+    return _report(plan, sha256, stored.data, "nothing", "present", 0, listed, (*doubts, *more))
 
 
-def _machine() -> Machine | None:
-    try:
-        return this_machine()
-    except ToolError:  # a system that does not tell its memory
-        return None
+def _keep_receipt(plan: ImportPlan, sha256: str, manifest: bytes) -> None:
+    store = plan.place.store
+    receipt = Receipt(
+        runtime="ollama",
+        folder=str(store.root),
+        name=plan.name,
+        id=sha256_of(manifest),
+        moved=plan.method == "move",
+        files=(PlacedFile(str(plan.source), str(store.blob(sha256))),),
+    )
+    keep_receipt(receipt)
 
 
 def _report(
@@ -348,6 +329,7 @@ def _report(
     return ImportReport(
         name=plan.name,
         store=store.root,
+        for_another=plan.place.for_another,
         manifest=store.manifest(parse_name(plan.name)),
         id=sha256_of(manifest),
         source=plan.source,
