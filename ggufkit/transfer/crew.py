@@ -292,7 +292,7 @@ class Crew:
 
     def _tell_left(self, member: Member, why: GgufkitError) -> None:
         if self._others(member):
-            self._progress.note(f"{member.standing.label}: {why.message}; going on without it")
+            self._progress.note(f"{_told(member, why)}; going on without it")
 
     def _compare_speeds(self) -> None:
         """Leave a source that is much slower than another one and stays so."""
@@ -334,12 +334,18 @@ def _cut(task: _Task) -> None:
     cut(task.thread)
 
 
+def _told(member: Member, why: GgufkitError) -> str:
+    """Say why a source was left, and which, once."""
+    label = member.standing.label
+    return why.message if label in why.message else f"{label}: {why.message}"
+
+
 def _all_failed(members: Sequence[Member]) -> GgufkitError:
     """Return the one error that says why nobody serves."""
     reasons = [(m, m.refusal or m.standing.why) for m in members]
     if len(reasons) == 1 and reasons[0][1] is not None and not isinstance(reasons[0][1], NetworkError):
         return reasons[0][1]
-    told = [f"{m.standing.label}: {why.message}" for m, why in reasons if why is not None]
+    told = [_told(m, why) for m, why in reasons if why is not None]
     if len(reasons) == 1 and reasons[0][1] is not None:
         told = [reasons[0][1].message]
     refusals = [m.refusal for m in members if m.refusal is not None]
