@@ -70,8 +70,9 @@ class Deployment:
     """Type of the cached values."""
     flash_attn: str = "auto"
     """`on`, `off` or `auto`."""
-    placement: tuple[tuple[str, str], ...] = ()
-    """What goes to GPUs and to other machines: pairs of a long flag without its dashes and its value."""
+    placement: tuple[tuple[str, str | None], ...] = ()
+    """What goes to GPUs and to other machines: pairs of a long flag without its dashes and its value,
+    None for a switch."""
     host: str = "127.0.0.1"
     """The address that the server listens at."""
     port: int = 8080

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ggufkit.errors import UsageError
-from ggufkit.fit.hosts import HostsPlacement
+from ggufkit.fit.hosts import HostShare, HostsPlacement
 
 PROGRAM = "ggml-rpc-server"
 PORT = 50052
@@ -81,3 +81,33 @@ def worker_words(worker: Endpoint, n_threads: int | None = None) -> list[str]:
 def worker_command(worker: Endpoint, n_threads: int | None = None) -> str:
     """Return a worker's command for a POSIX shell."""
     return shlex.join(worker_words(worker, n_threads))
+
+
+def rpc_commands(
+    head: str, workers: Sequence[Endpoint], placement: HostsPlacement, n_threads: int | None = None
+) -> str:
+    """Return the workers' commands and the `head`'s, each for its own shell, what to know as comments."""
+    own, *shares = placement.shares
+    sent = placement.shipped_bytes
+    minutes = max(round(8 * sent / LINK_BITS_PER_S / 60), 1)
+    lines = [*_ABOUT, ""]
+    for worker, share in zip(workers, shares, strict=True):
+        lines.append(f"# worker {worker.address}: {_layers(share)}")
+        if not worker.in_figures:
+            lines.append(f"# ({ALL_ADDRESSES} is all of its addresses: put the one in your network there)")
+        lines += [worker_command(worker, n_threads), ""]
+    lines.append(f"# head, when the workers run: {_layers(own)}")
+    lines.append(f"# (sends {sent / 2**30:.1f} GiB at first: {minutes} min at 1 Gbit/s)")
+    return "\n".join([*lines, head, ""])
+
+
+_ABOUT = (
+    "# One model over several machines: more memory, not more speed, as they compute one after the other.",
+    f"# {PROGRAM} has no password and no encryption: only in a network that nobody else reaches.",
+    "# All machines need the same build of llama.cpp. --cache keeps what was sent in ~/.cache/llama.cpp/rpc.",
+)
+
+
+def _layers(share: HostShare) -> str:
+    taken, ram = share.total_bytes / 2**30, share.ram_bytes / 2**30
+    return f"{share.n_layers} layers, {taken:.1f} of {ram:.1f} GiB"

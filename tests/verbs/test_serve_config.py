@@ -22,7 +22,7 @@ from ggufkit.runtimes.llamacpp_targets import (
     systemd_unit,
 )
 from ggufkit.verbs.locate import find_model
-from ggufkit.verbs.serve_config import ServeWishes, plan_serving, serve_config
+from ggufkit.verbs.serve_config import ServeWishes, _pairs, plan_serving, serve_config
 from tests.support.ggufs import r1_shaped
 from tests.support.runtimes import NO_GPU, Service, clean_env, free_port, request
 
@@ -298,3 +298,24 @@ def test_a_flag_that_the_real_server_lacks_is_never_written() -> None:
     )
     written = re.findall(r"--[a-z][a-z0-9-]+", shell_command("llama-server", deployment, NEW))
     assert len(written) == 17 and set(written) <= known
+
+
+def test_flags_of_a_placement_are_written_once_each() -> None:
+    words: tuple[str, ...] = (
+        "--ctx-size",
+        "4096",
+        "--n-gpu-layers",
+        "62",
+        "--cpu-moe",
+        "--override-tensor",
+        "a=CPU",
+    )
+    words += ("--override-tensor", "b=CUDA0", "--no-kv-offload")
+    assert _pairs(words) == (
+        ("n-gpu-layers", "62"),
+        ("cpu-moe", None),
+        ("override-tensor", "a=CPU,b=CUDA0"),
+        ("no-kv-offload", None),
+    )
+    ini = router_ini(Deployment("r1", MODEL, 4096, placement=_pairs(words)), NEW)
+    assert "cpu-moe = true\n" in ini and "kv-offload = false\n" in ini
