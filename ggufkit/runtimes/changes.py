@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ggufkit.progress import SILENT, Progress
+from ggufkit.runtimes.intents import Note
 from ggufkit.transfer.disk import Method, existing_parent, link_or_copy, write_atomic
 
 FOLDER_MODE = 0o755
@@ -23,12 +24,18 @@ class Changes:
     a service must be able to remove what was imported into its store.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Begin; `root` is the program's folder, which may not exist yet."""
+    def __init__(self, root: Path, note_in: Path | None = None) -> None:
+        """Begin; `root` is the program's folder, which may not exist yet.
+
+        What is made is noted before in the staging folder `note_in`, so that `intents.sweep` can remove it
+        if we are killed.
+        """
         status = existing_parent(root).stat()
         self._owner = (status.st_uid, status.st_gid)
         self._undo: list[Callable[[], None]] = []
         self._staging: list[Path] = []
+        self._note_in = note_in
+        self._note: Note | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -38,6 +45,7 @@ class Changes:
     ) -> None:
         if error is not None:
             self.undo()
+        self._end_note()
         for folder in self._staging:
             with contextlib.suppress(OSError):  # gone, or another import's file is in it
                 folder.rmdir()
@@ -54,15 +62,17 @@ class Changes:
 
     def folder(self, path: Path) -> None:
         """Make a folder, and those above it that are missing."""
-        missing = [p for p in (path, *path.parents) if not p.exists()]
-        for folder in reversed(missing):
+        self._begin_note()
+        for folder in _missing(path):
+            self._about_to_make(folder)
             self._make(folder)
             self._undo.append(folder.rmdir)
 
     def staging(self, path: Path) -> Path:
         """Make a folder that is gone when the changes are done; the folders above it stay."""
         self.folder(path)
-        self._staging.append(path)
+        if path not in self._staging:
+            self._staging.append(path)
         return path
 
     def place(
@@ -76,6 +86,7 @@ class Changes:
         progress: Progress = SILENT,
     ) -> Method:
         """Link or copy a file; undone unless `unless()` says then that somebody else uses it."""
+        self._about_to_make(dst)
         used = link_or_copy(src, dst, method=method, staging=staging, progress=progress)
         self._undo.append(lambda: None if unless() else dst.unlink())
         if used in ("copy", "reflink"):
@@ -83,10 +94,21 @@ class Changes:
         return used
 
     def write(
-        self, path: Path, data: bytes, *, staging: Path, unless: Callable[[], bool] = lambda: False
+        self,
+        path: Path,
+        data: bytes,
+        *,
+        staging: Path,
+        unless: Callable[[], bool] = lambda: False,
+        final: bool = False,
     ) -> None:
-        """Write a small file, all or nothing; undone to what was there before."""
+        """Write a small file, all or nothing; undone to what was there before.
+
+        With a `final` one all is there: who is killed after it leaves nothing to be removed.
+        """
         before = path.read_bytes() if path.exists() else None
+        if before is None and not final:
+            self._about_to_make(path)
         self._write(path, data, staging)
         if before is None:
             self._undo.append(lambda: None if unless() else path.unlink())
@@ -97,6 +119,33 @@ class Changes:
         write_atomic(path, data, FILE_MODE, staging=staging)
         self._give(path)
 
+    def _begin_note(self) -> None:
+        """Make the staging folder and the note in it; the folders that takes are noted afterwards."""
+        if self._note_in is None or self._note is not None:
+            return
+        missing = _missing(self._note_in)
+        for folder in missing:
+            self._make(folder)
+            if folder != self._note_in:
+                self._undo.append(folder.rmdir)
+        self._note = Note(self._note_in)
+        self._undo.append(self._end_note)
+        for folder in missing:
+            self._note.will_make(folder)
+
+    def _end_note(self) -> None:
+        """All is done, or taken back but for the folders around the note."""
+        if self._note is None or self._note_in is None:
+            return
+        self._note.close()
+        self._note = None
+        with contextlib.suppress(OSError):  # another import's files are in it
+            self._note_in.rmdir()
+
+    def _about_to_make(self, path: Path) -> None:
+        if self._note is not None:
+            self._note.will_make(path)
+
     def _make(self, folder: Path) -> None:
         folder.mkdir()
         folder.chmod(FOLDER_MODE)  # whatever the umask
@@ -106,3 +155,8 @@ class Changes:
         uid, gid = self._owner
         if uid != 0 and getattr(os, "geteuid", lambda: -1)() == 0:
             os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def _missing(path: Path) -> list[Path]:
+    """Return the folders that must be made for `path` to be there, the outermost first."""
+    return [p for p in reversed((path, *path.parents)) if not p.exists()]

@@ -7,12 +7,23 @@ from typing import Literal
 
 from ggufkit.progress import SILENT, Progress
 from ggufkit.runtimes.changes import Changes
+from ggufkit.runtimes.intents import sweep
 from ggufkit.runtimes.ollama_names import ModelName
 from ggufkit.runtimes.ollama_store import Store, sha256_of
 from ggufkit.transfer.disk import Method
 
 Placed = Method | Literal["present"]
 """How the weights got into the store; `present` when they were there."""
+
+
+def sweep_store(store: Store) -> tuple[Path, ...]:
+    """Remove what killed imports left in a store; return what was removed."""
+    prefix = "sha256-"
+
+    def used(path: Path) -> bool:
+        return path.name.startswith(prefix) and store.uses(path.name.removeprefix(prefix))
+
+    return sweep(store.staging, store.root, used)
 
 
 class StoreWriter:
@@ -59,6 +70,6 @@ class StoreWriter:
         file = self.store.manifest(name)
         self._changes.folder(file.parent)
         staging = self._changes.staging(self.store.manifest_staging)
-        self._changes.write(file, data, staging=staging)
+        self._changes.write(file, data, staging=staging, final=True)
         self.extra_bytes += len(data)
         return file

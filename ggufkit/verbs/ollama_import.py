@@ -21,7 +21,7 @@ from ggufkit.runtimes.ollama_store import (
     read_manifest,
     sha256_of,
 )
-from ggufkit.runtimes.ollama_writer import Placed, StoreWriter
+from ggufkit.runtimes.ollama_writer import Placed, StoreWriter, sweep_store
 from ggufkit.runtimes.ways import Wanted, Way, check_moved, closed_to, find_way, owner_of, quote
 from ggufkit.transfer.disk import Method, existing_parent, free_bytes, same_file_system
 from ggufkit.verbs.locate import LocalModel
@@ -169,12 +169,15 @@ def ollama_import(plan: ImportPlan, progress: Progress = SILENT) -> ImportReport
     store, name = plan.place.store, parse_name(plan.name)
     config = compact_json(plan.recipe.config)
     manifest = encode_manifest(config, (sha256, plan.n_bytes), plan.recipe.layers)
+    swept = sweep_store(store)
+    if swept:
+        progress.note(f"removed {len(swept)} things that an import left when it was killed")
     action = _action(store, name, plan.source, plan.n_bytes, sha256, plan.force)
     stored = read_manifest(store.manifest(name))
     if action == "nothing" and stored is not None:
         return _already(plan, stored, sha256, progress)
     how: Method = "auto" if plan.method == "move" else plan.method
-    with Changes(store.root) as changes:
+    with Changes(store.root, store.staging) as changes:
         writer = StoreWriter(store, changes)
         method = writer.weights(plan.source, sha256, method=how, progress=progress)
         for data in (config, *(layer.data for layer in plan.recipe.layers)):
