@@ -123,7 +123,7 @@ def value_of(option: click.Option) -> Any:
     if isinstance(option.type, click.Choice):
         return next(c for c in option.type.choices if c != option.default)
     if isinstance(option.type, click.types.IntRange | click.types.FloatRange):
-        return 4
+        return 4 if option.default != 4 else 5
     value = "folder" if isinstance(option.type, click.Path) and not option.type.file_okay else "7"
     return [value] if option.multiple else value
 
