@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -43,13 +44,20 @@ def _share_certificates() -> None:
     if not Path(path).exists():
         raise UsageError(f"{name} names {printable(path)}, which is not there", hint=_WAY_OUT)
     if Path(path).is_file():
-        try:
-            ssl.create_default_context().load_verify_locations(path)
-        except (ssl.SSLError, OSError):
+        if not _holds_certificates(path):
             message = f"{name} names {printable(path)}, which holds no certificates"
-            raise UsageError(message, hint=_WAY_OUT) from None
+            raise UsageError(message, hint=_WAY_OUT)
         os.environ.setdefault("SSL_CERT_FILE", path)
     os.environ.setdefault("REQUESTS_CA_BUNDLE", path)
+
+
+@cache
+def _holds_certificates(path: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (ssl.SSLError, OSError):
+        return False
+    return True
 
 
 def _spare(host: str) -> None:
