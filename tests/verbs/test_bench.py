@@ -23,6 +23,7 @@ from ggufkit.progress import Silent
 from ggufkit.verbs.bench import BenchPlan, bench, plan_bench
 from tests.bench.asking import LLAMA, OLLAMA, SETTINGS
 from tests.bench.schema_check import faults
+from tests.support.cut import first_layers
 from tests.support.replay import (
     Replay,
     Reply,
@@ -295,6 +296,9 @@ def real_ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaServ
     with run_ollama(testbed.ollama("0.5.4"), folder / "home") as server:
         (folder / "Modelfile").write_text(f"FROM {testbed.smollm2()}\n")
         assert server.cli("create", "smol", "-f", folder / "Modelfile").returncode == 0
+        half = first_layers(testbed.smollm2(), folder / "half.gguf", 15)
+        (folder / "Modelfile").write_text(f"FROM {half}\n")
+        assert server.cli("create", "half", "-f", folder / "Modelfile").returncode == 0
         yield server
 
 
@@ -304,9 +308,10 @@ def real_llama(request: pytest.FixtureRequest) -> Iterator[LlamaServer]:
         yield server
 
 
-def agreement(result: BenchResult) -> float:
+def agreement(result: BenchResult, model: str | None = None) -> float:
     """Return how far the client's median speed is from the server's, over answers of 16 tokens and more."""
-    long = [run for run in runs(result) if (run.tokens.n_generated_tokens or 0) >= 16 and run.server]
+    of_model = replace(result, models=tuple(m for m in result.models if model in (None, m.name)))
+    long = [run for run in runs(of_model) if (run.tokens.n_generated_tokens or 0) >= 16 and run.server]
     assert long
     ours = statistics.median(run.client.generation_tokens_per_s or 0 for run in long)
     theirs = statistics.median(run.server.generation_tokens_per_s or 0 for run in long if run.server)
@@ -353,6 +358,26 @@ def test_real_ollama_by_both_apis(real_ollama: OllamaServer, tmp_path: Path) -> 
     assert all(one.tokens.source == "usage" and one.server is None for one in runs(other))
     pairs = zip(runs(own), runs(other), strict=True)
     assert all(abs((a.tokens.n_prompt_tokens or 0) - (b.tokens.n_prompt_tokens or 0)) < 9 for a, b in pairs)
+
+
+@pytest.mark.runtimes
+@pytest.mark.models
+def test_two_models_of_a_real_ollama_in_one_file(real_ollama: OllamaServer, tmp_path: Path) -> None:
+    """The second one is the first with half of its layers, so what it says is of no matter."""
+    path = tmp_path / "r.json"
+    result = run(real_ollama, path, replace(SHORT, temperature=None), models=["smol", "half"])
+    assert result == read_result(path)
+    schema = published_schema()
+    assert faults(json.loads(path.read_text("utf-8")), schema, schema) == []
+    assert [model.name for model in result.models] == ["smol", "half"]
+    for one in runs(result):
+        assert one.status in ("complete", "length") and one.server is not None
+        assert one.tokens.n_generated_tokens == one.server.raw["eval_count"]
+        assert one.tokens.n_prompt_tokens == one.server.raw["prompt_eval_count"]
+    assert max(agreement(result, model.name) for model in result.models) < 0.05
+    whole, half = (model.facts for model in result.models)
+    assert whole.digest != half.digest and (whole.quant, half.quant) == ("Q4_1", "Q4_1")
+    assert (half.active_bytes_per_token or 0) < 0.7 * (whole.active_bytes_per_token or 0)
 
 
 @pytest.mark.runtimes
