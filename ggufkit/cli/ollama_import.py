@@ -132,6 +132,7 @@ def _model(out: Out, model: str | None) -> LocalModel:
 def _place(out: Out, models_dir: Path | None, own_store: Path | None) -> StorePlace:
     from ggufkit.cli.ollama_text import store_text
     from ggufkit.runtimes import ollama
+    from ggufkit.runtimes.ollama_versions import version_notes
 
     if own_store is not None and models_dir is not None:
         raise UsageError("--store is for another machine, --models-dir for this one", hint="take one of them")
@@ -140,6 +141,9 @@ def _place(out: Out, models_dir: Path | None, own_store: Path | None) -> StorePl
     else:
         place = ollama.find_store(models_dir=models_dir, environ=os.environ)
     out.say(f"store: {store_text(place)}")
+    if out.verbose and place.server is not None:
+        for note in version_notes(place.server.version):
+            out.say(f"Ollama {place.server.version_text}: {note}")
     return place
 
 

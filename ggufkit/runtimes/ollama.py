@@ -12,6 +12,7 @@ from typing import Any
 from ggufkit.errors import ToolError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.model import ModelInfo
+from ggufkit.runtimes import ollama_services
 from ggufkit.runtimes.ollama_server import OllamaServer, find_server, is_loopback, server_url
 from ggufkit.runtimes.ollama_store import SmallLayer, Store, StoredModel, compact_json
 from ggufkit.runtimes.ollama_templates import JINJA_SINCE, ChatFormat, chat_format
@@ -145,9 +146,10 @@ def human_number(n: int) -> str:
 def find_store(
     *, models_dir: Path | None = None, environ: Mapping[str, str], home: Path | None = None
 ) -> StorePlace:
-    """Find the store: the one named, that of OLLAMA_MODELS, that of the running server, the default.
+    """Find the store: the one named, that of OLLAMA_MODELS, of the running server, of its unit, the default.
 
-    A server's answer comes from this machine only (OLLAMA_HOST, else port 11434). Nothing is made.
+    A server's answer comes from this machine only (OLLAMA_HOST, else port 11434); one without models
+    is known by its process. Nothing is made.
     """
     host = environ.get("OLLAMA_HOST")
     server = find_server(host)
@@ -158,6 +160,10 @@ def find_store(
         return StorePlace(Store(Path(named).absolute()), "OLLAMA_MODELS", server)
     if server is not None and (folder := server.store()) is not None:
         return StorePlace(Store(_here(folder, server)), server.url, server)
+    if server is not None and (serving := ollama_services.folder_of_process(server.url)) is not None:
+        return StorePlace(Store(serving.folder), serving.found_by, server)
+    if server is None and (serving := ollama_services.folder_of_unit()) is not None:
+        return _of_unit(serving, home or Path.home())
     return _default(home or Path.home(), server, host)
 
 
@@ -180,6 +186,13 @@ def default_folders(home: Path) -> tuple[Path, ...]:
         "/var/lib/ollama/models",
     )
     return (own, *map(Path, services))
+
+
+def _of_unit(serving: ollama_services.Serving, home: Path) -> StorePlace:
+    """Take the service's store; one's own may be there from times without it."""
+    own = default_folders(home)[0]
+    doubt = (f"there is a store in {own} too",) if own.is_dir() and own != serving.folder else ()
+    return StorePlace(Store(serving.folder), serving.found_by, None, doubt)
 
 
 def _here(folder: Path, server: OllamaServer) -> Path:
