@@ -16,7 +16,7 @@ from huggingface_hub.hf_api import ModelInfo, RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not in __all__
 
 from ggufkit import __version__
-from ggufkit.errors import NetworkError, NotFoundError, ToolError, printable
+from ggufkit.errors import NetworkError, NotFoundError, printable
 from ggufkit.hubs import calls, refusals
 from ggufkit.hubs.endpoints import may_see_token
 from ggufkit.hubs.hub import Address, HubName, Listing, RemoteFile, remote_file
@@ -72,12 +72,6 @@ class HuggingFace:
             raise NetworkError("HF_HUB_OFFLINE forbids to ask Hugging Face", hint="unset it") from error
         except _HTTP_ERROR as error:
             raise refusals.unreachable(self.name, self.endpoint, repo_id, error) from error
-        except ImportError as error:  # httpx goes through a SOCKS proxy only with one more package
-            if "socks" not in str(error):
-                raise
-            message = "Hugging Face's client needs the package socksio for a SOCKS proxy"
-            hint = f"pip install socksio; without it ms:{repo_id} works, or an http:// proxy in HTTPS_PROXY"
-            raise ToolError(message, hint=hint) from error
         except _PARSE_ERRORS as error:
             raise refusals.unreadable(self.name, self.endpoint, repo_id) from error
         files = tuple(sorted(files, key=lambda file: file.path))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import huggingface_hub
 import pytest
 
-from ggufkit.errors import NetworkError, ToolError, UsageError
+from ggufkit.errors import NetworkError, UsageError
 from ggufkit.verbs.pull import plan_pull, pull
 from tests.support.hub import REPO_ID, TestHub
 from tests.support.ways import connect_proxy, forward, make_certificate, socks_proxy
@@ -122,29 +122,21 @@ def test_a_connect_proxy_brings_listing_and_bytes(
     assert set(proxy.asked) == {f"{HOST}:443"} and len(proxy.asked) >= 2
 
 
+@pytest.mark.parametrize("source", SOURCES)
 def test_a_socks_proxy_resolves_the_names(
-    files: dict[str, bytes], work: Path, stack: ExitStack, plain: TestHub, monkeypatch: pytest.MonkeyPatch
+    files: dict[str, bytes],
+    work: Path,
+    stack: ExitStack,
+    plain: TestHub,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
 ) -> None:
     proxy = stack.enter_context(socks_proxy(port_of(plain)))
     send_to(monkeypatch, f"http://{HOST}")
     monkeypatch.setenv("ALL_PROXY", proxy.url)
-    pull(plan_pull(REPO_ID, source="modelscope"))
+    pull(plan_pull(REPO_ID, source=source))
     assert tree(work / NAME) == files
     assert set(proxy.asked) == {f"{HOST}:80"} and len(proxy.asked) >= 2
-
-
-def test_hugging_face_through_a_socks_proxy_works_or_names_what_is_missing(
-    files: dict[str, bytes], work: Path, stack: ExitStack, plain: TestHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    proxy = stack.enter_context(socks_proxy(port_of(plain)))
-    send_to(monkeypatch, f"http://{HOST}")
-    monkeypatch.setenv("ALL_PROXY", proxy.url)
-    try:
-        pull(plan_pull(REPO_ID, source="hf"))
-    except ToolError as error:
-        assert "socksio" in error.message and "pip install socksio" in (error.hint or "")
-        assert pull(plan_pull(REPO_ID)).hub == "modelscope", "the other hub's client can"
-    assert tree(work / NAME) == files
 
 
 @pytest.mark.parametrize("source", SOURCES)
