@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Make or fill a store for another machine, to be copied over the one there.",
 )
+@click.option(
+    "--server",
+    metavar="ADDRESS",
+    help="Send it to the Ollama of another machine or a container, by its API (as OLLAMA_HOST is written).",
+)
 @click.option("--smoke", is_flag=True, help="Have the model answer at the end (it is loaded for that).")
 @click.option(
     "--modelfile",
@@ -68,6 +73,7 @@ def command(
     context_tokens: int | None,
     method: Wanted | None,
     own_store: Path | None,
+    server: str | None,
     smoke: bool,
     modelfile: Path | None,
     undo: str | None,
@@ -102,6 +108,17 @@ def command(
     if undo is not None:
         return _undo(out, undo, _place(out, models_dir, own_store), model, dry_run)
     found = _model(out, model)
+    if server is not None:
+        others = {
+            "--models-dir": models_dir,
+            "--store": own_store,
+            "--modelfile": modelfile,
+            "a method": method,
+        }
+        wrong = [flag for flag, value in others.items() if value is not None] + ["--smoke"] * smoke
+        if wrong:
+            raise UsageError(f"--server takes the bytes over the line: {wrong[0]} means nothing there")
+        return _send(out, found, server, name, context_tokens, force, dry_run)
     place = _place(out, models_dir, own_store)
     if modelfile is not None:
         return _modelfile(out, found, place, context_tokens, modelfile, force, dry_run)
@@ -155,6 +172,32 @@ def _undo(out: Out, name: str, place: StorePlace, model: str | None, dry_run: bo
         raise UsageError("--undo takes the name in Ollama, and no file", hint=f"--undo {name} alone")
     plan = plan_undo(name, place)
     show_undo(out, plan if dry_run else undo_ollama_import(plan, out.progress()), done=not dry_run)
+
+
+def _send(
+    out: Out,
+    model: LocalModel,
+    server: str,
+    name: str | None,
+    context_tokens: int | None,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    from ggufkit.cli.render import size_text
+    from ggufkit.verbs.ollama_send import ollama_send, plan_ollama_send
+
+    plan = plan_ollama_send(model, server, name=name, force=force, context_tokens=context_tokens)
+    for warning in plan.warnings:
+        out.warn(warning)
+    if dry_run:
+        out.say("[dry run] nothing is sent")
+        text = f"send  {size_text(plan.n_bytes)} of {plan.source} to {plan.server.url} as {plan.name}"
+        return out.result(plan, text, quiet=[plan.name])
+    report = ollama_send(plan, out.progress())
+    sent = f"{size_text(report.sent_bytes)} sent" if report.sent_bytes else "it had the bytes already"
+    lines = [f"{report.name} at {report.url}: {sent}", f"sha256: {report.sha256}", f"id: {report.id[:12]}"]
+    out.result(report, "\n".join(lines), quiet=[report.name])
+    return None
 
 
 def _modelfile(

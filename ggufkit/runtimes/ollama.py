@@ -214,7 +214,9 @@ def _default(home: Path, server: OllamaServer | None, host: str | None) -> Store
         warnings.append(f"the Ollama at {server.url} has no model yet to ask for its folder")
     url = server_url(host)
     if not is_loopback(url):
-        warnings.append(f"OLLAMA_HOST names another machine ({url}): this machine's store is taken")
+        warnings.append(
+            f"OLLAMA_HOST names another machine ({url}): this store is taken; --server sends it there"
+        )
     if own.is_dir() and others:
         warnings.append(f"there is a store in {others[0]} too")
     chosen = others[0] if others and not own.is_dir() else own
