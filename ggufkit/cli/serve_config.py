@@ -11,7 +11,7 @@ from ggufkit.cli.fit_gpus import ALL, AUTO, offload_of
 from ggufkit.cli.fit_hosts import HostSize, host_table
 from ggufkit.cli.params import MEMORY_SIZE, force_option, model_argument, output_options
 from ggufkit.cli.render import Out, size_text
-from ggufkit.errors import TargetExistsError, UsageError
+from ggufkit.errors import NotFoundError, TargetExistsError, UsageError
 
 if TYPE_CHECKING:
     from ggufkit.fit.estimate import Offload
@@ -44,7 +44,11 @@ CACHE_TYPE = click.Choice(["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1",
 @click.option("--cache-type-k", type=CACHE_TYPE, default="f16", show_default=True, help="Type of the keys.")
 @click.option("--cache-type-v", type=CACHE_TYPE, default="f16", show_default=True, help="Type of the values.")
 @click.option(
-    "--flash-attn", type=click.Choice(["on", "off", "auto"]), default="auto", show_default=True, help="As is."
+    "--flash-attn",
+    type=click.Choice(["on", "off", "auto"]),
+    default="auto",
+    show_default=True,
+    help="Flash attention; auto leaves it to llama.cpp.",
 )
 @click.option(
     "--load-mode",
@@ -128,6 +132,7 @@ def command(
     from ggufkit.verbs.locate import find_model
     from ggufkit.verbs.serve_config import check_target, plan_serving, serve_config
 
+    _check_output(output, force)
     found = find_model(model)
     if model is None:
         out.say(f"model: {found.folder / found.name}")
@@ -137,13 +142,15 @@ def command(
     text = serve_config(plan, target)
     for warning in plan.warnings:
         out.warn(warning)
+    if plan.server == "llama-server" and target in ("systemd", "llama-swap"):
+        out.warn("llama-server was not found here: put its whole path into what is written")
     if plan.hosts is not None:
         out.detail(host_table(plan.hosts.shares))
     out.detail(f"{plan.level}: takes {size_text(plan.needed_bytes)}; flags: {plan.dialect_from}")
     if output is None:
         out.result({"plan": plan, "text": text}, text.rstrip("\n"), quiet=[text.rstrip("\n")])
     else:
-        _write(output, text, force)
+        _write(output, text)
         out.result({"plan": plan, "text": text}, f"{output}: written", quiet=[output])
     out.hint(f"next: {_next_step(plan, target, output)}")
 
@@ -207,11 +214,18 @@ def _offload(
     )
 
 
-def _write(output: Path, text: str, force: bool) -> None:
-    from ggufkit.transfer.disk import write_atomic
-
+def _check_output(output: Path | None, force: bool) -> None:
+    if output is None:
+        return
     if output.exists() and not force:
         raise TargetExistsError(f"{output} is there already", hint="--force overwrites it")
+    if not output.parent.is_dir():
+        raise NotFoundError(f"{output.parent}: no such folder", hint=f"mkdir -p {output.parent}")
+
+
+def _write(output: Path, text: str) -> None:
+    from ggufkit.transfer.disk import write_atomic
+
     write_atomic(output, text.encode())
 
 
@@ -220,7 +234,8 @@ def _next_step(plan: ServePlan, target: Target, output: Path | None) -> str:
     folder = "/etc/systemd/system" if plan.user else "~/.config/systemd/user"
     systemctl = "systemctl" if plan.user else "systemctl --user"
     unit = file if output else "llama-server.service"
-    url = f"http://{plan.deployment.host}:{plan.deployment.port}/v1/models"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(plan.deployment.host, plan.deployment.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{plan.deployment.port}/v1/models"
     return {
         "command": f"run it, then curl {url}",
         "systemd": f"put it into {folder}/{unit}, then {systemctl} enable --now {unit}",

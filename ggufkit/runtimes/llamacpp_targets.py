@@ -124,5 +124,6 @@ def _systemd_word(word: str) -> str:
 
 def _one_line(text: str) -> str:
     if not text.isprintable():
-        raise UsageError(f"control characters in {text!r} can't be written here", hint="rename the file")
+        message = f"control characters in {text!r} can't be written here"
+        raise UsageError(message, hint="another name, without them")
     return text

@@ -114,7 +114,8 @@ def find_model(argument: str | None = None, *, cwd: Path | None = None, shards: 
             raise _gone(gone[0], "recorded there")
         return _only(found, path)
     if not path.exists():
-        raise NotFoundError(f"{path}: no such file", hint=_near(path))
+        fetch = f"ggufkit pull {argument} fetches it from a hub" if is_ref(argument) else None
+        raise NotFoundError(f"{path}: no such file", hint=_near(path) or fetch)
     return _of_file(path)
 
 

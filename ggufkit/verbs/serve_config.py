@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,7 @@ def plan_serving(
     answer, and NoSpaceError when the model can't run in this memory at all.
     """
     asked = wishes or ServeWishes()
+    _check_host(asked.host)
     hosts = (Host(HEAD, ram_bytes or this_machine(root).ram_bytes), *asked.workers)
     workers = check_hosts(hosts) if asked.workers else ()
     found = find_server(server)
@@ -145,7 +147,7 @@ def plan_serving(
     cpu = read_cpu(root)
     deployment = Deployment(
         alias=asked.alias or model.name,
-        model=model.files[0].absolute(),
+        model=_plain(model.files[0]),
         context_tokens=judged.context_tokens,
         n_slots=asked.n_slots,
         n_threads=asked.n_threads or cpu.n_cores,
@@ -198,11 +200,22 @@ def serve_config(plan: ServePlan, target: Target) -> str:
     return shell_command(plan.server, plan.deployment, plan.dialect) + "\n"
 
 
+def _check_host(host: str) -> None:
+    """Refuse what is no address and no name, before it gets into a file."""
+    if not re.fullmatch(r"[0-9A-Za-z](?:[0-9A-Za-z._-]*)|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", host):
+        raise UsageError(f"--host {host!r} is no address", hint="127.0.0.1, or 0.0.0.0 for all networks")
+
+
 def check_target(target: Target, *, has_workers: bool) -> None:
     """Raise UsageError for workers without the target `rpc`, or `rpc` without workers."""
     if (target == "rpc") != has_workers:
         message = "--target rpc and --worker belong together"
         raise UsageError(message, hint="--target rpc --worker 192.168.1.12=64G, once for each worker")
+
+
+def _plain(path: Path) -> Path:
+    """Return an absolute path without `..`; a link to a file keeps its name, by which shards are found."""
+    return path.parent.resolve() / path.name if ".." in path.parts else path.absolute()
 
 
 def _dialect(server: Path | None, asked: str | None) -> tuple[Dialect, Literal["probed", "asked", "assumed"]]:
@@ -237,6 +250,7 @@ def _fit_here(model: LocalModel, asked: ServeWishes, ram_bytes: int | None) -> _
 
 
 def _warnings_of_fit(report: FitReport) -> Iterator[str]:
+    yield from report.warnings
     verdict = report.verdict
     if verdict.level == "pages":
         share = f"{verdict.weights_in_memory:.0%} of the weights stay in memory"

@@ -124,3 +124,34 @@ def test_workers_get_commands_of_their_own(run: Run, work: Path, r1: Path) -> No
 def test_wrong_words_are_usage_errors(run: Run, r1: Path, words: list[str], said: str) -> None:
     ran = run("serve-config", r1, "--ram", "256G", "--dialect", "new", *words)
     assert ran.code == 2 and said in ran.err
+
+
+def test_what_cannot_be_written_is_known_before_anything_is_read(run: Run, r1: Path) -> None:
+    ran = run("serve-config", r1, "-o", "none/r1.sh")
+    assert ran.code == 3 and "no such folder" in ran.err and "mkdir -p none" in ran.err
+
+
+def test_the_next_step_is_an_address_that_answers(run: Run, r1: Path) -> None:
+    words = ["serve-config", r1, "--ram", "256G", "--dialect", "new", "--ctx-size", 512]
+    for host, shown in (("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("box2", "box2")):
+        assert f"curl http://{shown}:8080/v1/models" in run(*words, "--host", host).err
+
+
+def test_a_service_without_the_program_s_path_is_warned_of(
+    run: Run, r1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    words = ["serve-config", r1, "--ram", "256G", "--dialect", "new", "--ctx-size", 512]
+    assert "put its whole path" in run(*words, "--target", "systemd").err
+    assert "put its whole path" not in run(*words).err
+
+
+def test_a_path_with_dots_is_written_plainly(run: Run, work: Path, r1: Path) -> None:
+    (work / "sub").mkdir()
+    ran = run("serve-config", "sub/../r1.gguf", "--ram", "256G", "--dialect", "new", "--ctx-size", 512)
+    assert ran.lines[1] == f"  --model {work.resolve() / 'r1.gguf'} \\"
+
+
+def test_a_repo_has_to_be_here_first(run: Run, work: Path) -> None:
+    ran = run("serve-config", "unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS")
+    assert ran.code == 3 and "ggufkit pull unsloth/DeepSeek-R1-GGUF:UD-IQ2_XXS fetches it" in ran.err
