@@ -11,8 +11,10 @@ import click
 
 from ggufkit.cli.params import dry_run_option, model_argument, output_options
 from ggufkit.cli.render import Out, count_text, size_text, table
+from ggufkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from ggufkit.runtimes.lmstudio import ModelsPlace
     from ggufkit.transfer.disk import Method
     from ggufkit.verbs.lmstudio_import import PlacePlan, PlaceReport
 
@@ -35,6 +37,19 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="LM Studio's models folder, if not the one in its settings.",
 )
+@click.option(
+    "--defaults",
+    is_flag=True,
+    help="Also tell LM Studio how to load it: a context that fits, R1's temperature; your own settings stay.",
+)
+@click.option(
+    "--ctx-size",
+    "context_tokens",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="With --defaults: tokens of context; 0: the model's own.",
+)
+@click.option("--undo", metavar="USER/REPO", help="Take an import back; the files stay where they came from.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask whether a guessed USER/REPO is right.")
 @dry_run_option
 @output_options
@@ -44,6 +59,9 @@ def command(
     user_repo: str | None,
     method: Method | None,
     models_dir: Path | None,
+    defaults: bool,
+    context_tokens: int | None,
+    undo: str | None,
     yes: bool,
     dry_run: bool,
 ) -> None:
@@ -54,6 +72,7 @@ def command(
       ggufkit lmstudio-import
       ggufkit lmstudio-import DeepSeek-R1-GGUF --user-repo unsloth/DeepSeek-R1-GGUF
       ggufkit lmstudio-import model-00001-of-00004.gguf --dry-run
+      ggufkit lmstudio-import --undo unsloth/DeepSeek-R1-GGUF
 
     MODEL is a GGUF file, any shard or a folder; left out, the model at hand. All files of the set go
     to <models>/USER/REPO/, where LM Studio finds them: hard links, so the bytes are on the disk once;
@@ -61,16 +80,25 @@ def command(
 
     Keep the files as they are: the two names are one file. What is removed in LM Studio stays here.
     """
-    from ggufkit.runtimes.lmstudio import find_models
-    from ggufkit.verbs.lmstudio_import import lmstudio_import, plan_lmstudio_import
+    from ggufkit.runtimes.lmstudio import find_home, find_models
+    from ggufkit.verbs.lmstudio_import import lmstudio_import, plan_lmstudio_import, with_defaults
     from ggufkit.verbs.locate import find_model
 
+    if context_tokens is not None and not defaults:
+        raise UsageError("--ctx-size is one of the defaults", hint="add --defaults")
+    if undo is not None:
+        if model is not None:
+            raise UsageError("--undo takes USER/REPO, and no file", hint=f"--undo {undo} alone")
+        place = find_models(models_dir=models_dir, environ=os.environ)
+        return _undo(out, undo, place, dry_run)
     found = find_model(model)
     if model is None:
         out.say(f"model: {found.folder / found.name}")
     place = find_models(models_dir=models_dir, environ=os.environ)
     out.say(f"models folder: {place.folder} ({place.found_by})")
     plan = plan_lmstudio_import(found, place, user_repo=user_repo, method=method or "auto")
+    if defaults:
+        plan = with_defaults(plan, find_home(Path.home()), context_tokens)
     for warning in plan.warnings:
         out.warn(warning)
     if dry_run:
@@ -79,6 +107,22 @@ def command(
         _confirm_guess(out, plan)
     _show_report(out, lmstudio_import(plan, out.progress()))
     return None
+
+
+def _undo(out: Out, user_repo: str, place: ModelsPlace, dry_run: bool) -> None:
+    from ggufkit.verbs.lmstudio_undo import plan_lmstudio_undo, undo_lmstudio_import
+
+    plan = plan_lmstudio_undo(user_repo, place)
+    for warning in plan.warnings:
+        out.warn(warning)
+    lines = [f"return  {source}" for _, source in plan.give_back]
+    lines += [f"remove  {path}" for path in plan.remove]
+    lines += [f"restore {plan.defaults}"] if plan.defaults else []
+    if dry_run:
+        out.say("[dry run] nothing is written")
+    else:
+        undo_lmstudio_import(plan, out.progress())
+    out.result(plan, "\n".join(lines), quiet=plan.remove)
 
 
 def _confirm_guess(out: Out, plan: PlacePlan) -> None:
@@ -97,6 +141,8 @@ def _show_plan(out: Out, plan: PlacePlan) -> None:
     if plan.copy_bytes and plan.method == "auto":
         does["place"] = "copy"
     rows = [(does[file.state], size_text(file.n_bytes), file.target) for file in plan.files]
+    if plan.defaults:
+        rows.append(("write", size_text(len(plan.defaults_text.encode())), plan.defaults))
     room = f"{size_text(plan.copy_bytes)} to copy, {size_text(plan.free_bytes)} free"
     out.say("[dry run] nothing is written")
     out.result(

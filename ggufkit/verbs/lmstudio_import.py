@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ggufkit.errors import AccessError, NoSpaceError, TargetExistsError, UsageError
+from ggufkit.fit.machine import this_machine
 from ggufkit.gguf.model import ModelInfo, model_info
 from ggufkit.progress import SILENT, Progress
 from ggufkit.runtimes.changes import Changes
 from ggufkit.runtimes.lmstudio import ModelsPlace, UserRepo, infer_user_repo, parse_user_repo
+from ggufkit.runtimes.lmstudio_defaults import BACKUP, defaults_file, load_fields, merged, talk_fields
+from ggufkit.runtimes.ollama_memory import choose_memory
+from ggufkit.runtimes.ollama_templates import chat_format
 from ggufkit.transfer.disk import (
     Method,
     existing_parent,
@@ -22,6 +28,8 @@ from ggufkit.transfer.disk import (
     staging_folder,
 )
 from ggufkit.verbs.locate import LocalModel
+from ggufkit.verbs.receipts import PlacedFile as ReceiptFile
+from ggufkit.verbs.receipts import Receipt, find_receipt, keep_receipt
 from ggufkit.verbs.record import records_in
 
 STAGING = ".ggufkit-import"
@@ -65,6 +73,10 @@ class PlacePlan:
     """Free room on the disk of the models folder."""
     warnings: tuple[str, ...]
     """What the user should know."""
+    defaults: Path | None = None
+    """The file that tells LM Studio how to load the model, if it is to be written."""
+    defaults_text: str = ""
+    """What will be in it."""
 
     @property
     def folder(self) -> Path:
@@ -124,6 +136,28 @@ def plan_lmstudio_import(
     return plan
 
 
+def with_defaults(plan: PlacePlan, home: Path, context_tokens: int | None = None) -> PlacePlan:
+    """Add a file of defaults to the plan: the context that fits, and how the model's family is talked to.
+
+    Raises FormatError for a file that is there and is none of LM Studio's.
+    """
+    headers = plan.model.headers()
+    info = model_info(headers)
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    n_bytes = sum(file.n_bytes for file in plan.files)
+    memory = choose_memory(info, tensors, n_bytes, this_machine(), asked_tokens=context_tokens)
+    jinja = headers[0].string("tokenizer.chat_template")
+    names = (plan.model.name, info.name)
+    chat = chat_format(jinja, architecture=info.architecture, names=names, server=None)
+    file = defaults_file(home, plan.user_repo, plan.files[0].target.name)
+    before = file.read_bytes() if file.exists() else None
+    load = load_fields(memory.num_ctx, pages=memory.use_mmap)
+    data = merged(before, load, talk_fields(chat.parameters if chat else {}), file)
+    return replace(
+        plan, defaults=file, defaults_text=data.decode(), warnings=(*plan.warnings, *memory.warnings)
+    )
+
+
 def lmstudio_import(plan: PlacePlan, progress: Progress = SILENT) -> PlaceReport:
     """Do what the plan says; on failure the models folder is left as it was.
 
@@ -141,6 +175,9 @@ def lmstudio_import(plan: PlacePlan, progress: Progress = SILENT) -> PlaceReport
             )
             methods.append(used)
             extra_bytes += file.n_bytes if used == "copy" else 0
+        if plan.defaults is not None:
+            _write_defaults(changes, plan.defaults, plan.defaults_text.encode())
+    _keep_receipt(plan, to_place)
     return PlaceReport(
         folder=plan.folder,
         user_repo=plan.user_repo,
@@ -151,6 +188,37 @@ def lmstudio_import(plan: PlacePlan, progress: Progress = SILENT) -> PlaceReport
         methods=tuple(dict.fromkeys(methods)),
         warnings=plan.warnings,
     )
+
+
+def _write_defaults(changes: Changes, file: Path, data: bytes) -> None:
+    """Write the defaults; what was there before is kept beside them, the first time."""
+    before = file.read_bytes() if file.exists() else None
+    if before == data:
+        return
+    changes.folder(file.parent)
+    backup = file.with_name(file.name + BACKUP)
+    if before is not None and not backup.exists():
+        changes.write(backup, before, staging=file.parent)
+    changes.write(file, data, staging=file.parent)
+
+
+def _keep_receipt(plan: PlacePlan, placed: Sequence[PlacedFile]) -> None:
+    """Write down what was placed, with what earlier imports of the same model placed."""
+    known = find_receipt("lmstudio", plan.place.folder, str(plan.user_repo))
+    files = {file.target: file for file in known.files} if known else {}
+    files |= {str(f.target): ReceiptFile(str(f.source), str(f.target)) for f in placed}
+    if not files and plan.defaults is None:
+        return
+    extra = (str(plan.defaults),) if plan.defaults else known.extra if known else ()
+    id_ = (
+        hashlib.sha256(plan.defaults_text.encode()).hexdigest()
+        if plan.defaults
+        else known.id
+        if known
+        else ""
+    )
+    ordered = tuple(sorted(files.values(), key=lambda file: file.target))
+    keep_receipt(Receipt("lmstudio", str(plan.place.folder), str(plan.user_repo), id_, False, ordered, extra))
 
 
 def _inferred(model: LocalModel, info: ModelInfo) -> UserRepo:
