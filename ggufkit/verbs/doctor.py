@@ -20,12 +20,14 @@ from ggufkit.hubs.hub import HubName, open_hub
 from ggufkit.hubs.together import Question, ask_together
 from ggufkit.hubs.tokens import token_found_by
 from ggufkit.progress import SILENT, Progress
+from ggufkit.runtimes.intents import leftovers
 from ggufkit.runtimes.llamacpp import find_server as find_llama
 from ggufkit.runtimes.llamacpp import probe
 from ggufkit.runtimes.lmstudio import ModelsPlace, find_models
 from ggufkit.runtimes.lmstudio_folder import Move, find_troubles, unsafe_moves
 from ggufkit.runtimes.ollama import StorePlace, find_store
 from ggufkit.transfer.disk import existing_parent, free_bytes, same_file_system
+from ggufkit.verbs.receipts import receipts
 from ggufkit.verbs.record import last_pulled, pull_command
 
 KNOWN_REPO = "unsloth/DeepSeek-R1-GGUF"
@@ -83,7 +85,7 @@ def examine(
     parts = [_disk(here), _pulls(), _network()]
     if network:
         parts.append(_hubs(progress))
-    parts += [_ollama(here), _lmstudio(here, models_dir), _llama()]
+    parts += [_ollama(here), _lmstudio(here, models_dir), _receipts(), _llama()]
     return DoctorReport(tuple(finding for part in parts for finding in part))
 
 
@@ -219,6 +221,7 @@ def _ollama(here: Path) -> Iterator[Finding]:
     yield Finding("ollama", "good", f"{version}; its store is {place.store.root} ({place.found_by})")
     yield from (Finding("ollama", "note", warning) for warning in place.warnings)
     yield from _store(place, here)
+    yield from _traces(place)
 
 
 def _store(place: StorePlace, here: Path) -> Iterator[Finding]:
@@ -234,6 +237,35 @@ def _store(place: StorePlace, here: Path) -> Iterator[Finding]:
         n_bytes = sum(path.stat().st_size for path in partial_ if path.is_file())
         text = f"{len(partial_)} blobs of unfinished downloads, {n_bytes / 2**30:.1f} GiB"
         yield Finding("ollama", "note", text, "ollama pull of the same model goes on; a restart removes them")
+
+
+def _traces(place: StorePlace) -> Iterator[Finding]:
+    """Tell of what imports left: notes of killed ones, receipts of models that are gone, dangling links."""
+    store = place.store
+    left = leftovers(store.staging)
+    if left:
+        text = f"imports that were killed, or run now, have files in {store.staging}: {len(left)}"
+        yield Finding("ollama", "note", text, "the next ggufkit ollama-import removes them")
+    links = [blob for blob in store.blobs.glob("sha256-*") if blob.is_symlink() and not blob.exists()]
+    for link in links:
+        text = (
+            f"{link.name[:19]}... is a link to {link.readlink()}, which is not there: its model does not load"
+        )
+        yield Finding("ollama", "bad", text, "mount that disk, or put the file back", exit_code=10)
+
+
+def _receipts() -> Iterator[Finding]:
+    """Tell of imports whose models other programs have removed, or whose disk is not mounted."""
+    for receipt in receipts():
+        files = [Path(file.target) for file in receipt.files]
+        gone = [file for file in files if not os.path.lexists(file)]
+        if gone:
+            text = (
+                f"{receipt.name}, imported into {receipt.folder}, is not whole there: {len(gone)} files gone"
+            )
+            yield Finding(
+                receipt.runtime, "note", text, f"ggufkit {receipt.runtime}-import puts it there again"
+            )
 
 
 def _lmstudio(here: Path, models_dir: Path | None) -> Iterator[Finding]:

@@ -117,3 +117,34 @@ def test_a_real_ollama_is_found(
     assert (
         f"Ollama {server.build.version} answers at {server.url}; its store is {server.models_dir}" in ran.out
     )
+
+
+def test_what_imports_left_is_told(
+    run: Run, own_home: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_gguf(work / "Tiny-Q4_K_M.gguf")
+    store = own_home / "ollama"
+    monkeypatch.setenv("OLLAMA_MODELS", str(store))
+    assert run("ollama-import", str(source), "--name", "whole").code == 0
+    well = run("doctor", "--offline")
+    assert "killed" not in well.out and "not whole" not in well.out
+    (store / ".ggufkit-import").mkdir()
+    (store / ".ggufkit-import" / ".ggufkit-x.tmp").write_bytes(b"half")
+    assert run("ollama-import", str(source), "--name", "linked", "--symbolic-link").code == 0
+    assert not (store / ".ggufkit-import").exists(), "an import removes what a killed one left"
+    (store / ".ggufkit-import").mkdir()
+    (store / ".ggufkit-import" / ".ggufkit-x.note").write_bytes(b"")
+    for blob in (store / "blobs").iterdir():
+        if blob.stat().st_ino == source.stat().st_ino:
+            blob.unlink()
+            blob.symlink_to(work / "gone.gguf")
+    ran = run("doctor", "--offline")
+    assert ran.code == 10
+    assert "note  ollama     imports that were killed" in ran.out
+    assert "gone.gguf, which is not there: no model loads by it" in ran.out
+    for blob in (store / "blobs").iterdir():
+        if blob.is_symlink():
+            blob.unlink()
+    ran = run("doctor", "--offline")
+    assert ran.code == 0
+    assert f"whole:latest, imported into {store}, is not whole there: sha256-" in ran.out
