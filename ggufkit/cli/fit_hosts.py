@@ -93,13 +93,17 @@ def fit_over_hosts(
 
 
 def _next_step(model: str | None, found: HostsFit) -> str:
-    words = ["ggufkit serve-config", *([model] if model else []), "--target rpc"]
+    from ggufkit.hubs.refs import is_ref
+
+    remote = model is not None and is_ref(model)
+    words = ["ggufkit serve-config", *([] if model is None or remote else [model]), "--target rpc"]
     head, *workers = found.placement.shares
     settings = found.placement.estimate.settings
     if not found.context_is_default and settings.n_sequences == 1:
         words.append(f"--ctx-size {settings.context_tokens}")
     words.append(f"--ram {_sold(head)}")
-    return " ".join([*words, *(f"--worker {share.name}={_sold(share)}" for share in workers)])
+    command = " ".join([*words, *(f"--worker {share.name}={_sold(share)}" for share in workers)])
+    return f"ggufkit pull {model} on {head.name}, then {command}" if remote else command
 
 
 def _sold(share: HostShare) -> str:

@@ -124,7 +124,9 @@ def value_of(option: click.Option) -> Any:
         return next(c for c in option.type.choices if c != option.default)
     if isinstance(option.type, click.types.IntRange | click.types.FloatRange):
         return 4 if option.default != 4 else 5
-    value = "folder" if isinstance(option.type, click.Path) and not option.type.file_okay else "7"
+    value = {"host": "box=7G", "override": "exps=CPU"}.get(option.type.name, "7")
+    if isinstance(option.type, click.Path) and not option.type.file_okay:
+        value = "folder"
     return [value] if option.multiple else value
 
 

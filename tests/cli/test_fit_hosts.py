@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.support.ggufs import r1_shaped
+from tests.support.hub import run_hub
 
 
 @pytest.fixture
@@ -59,3 +60,17 @@ def test_what_does_not_fit_is_exit_8_only_with_check(run: Run, r1: Path) -> None
 def test_wrong_words_are_usage_errors(run: Run, r1: Path, words: list[str], said: str) -> None:
     ran = run("fit", r1, *words)
     assert ran.code == 2 and said in ran.err
+
+
+def test_a_model_on_a_hub_is_to_be_pulled_on_the_head(
+    run: Run, r1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "hub" / "owner" / "R1-GGUF" / "R1-Q4_K_M.gguf"
+    file.parent.mkdir(parents=True)
+    r1.rename(file)
+    with run_hub(tmp_path / "hub", sha256s={str(file.relative_to(tmp_path / "hub")): "0" * 64}) as running:
+        for name, value in running.hf_env.items():
+            monkeypatch.setenv(name, value)
+        ran = run("fit", "owner/R1-GGUF:Q4_K_M", "--source", "hf", "--host", "a=128G", "--host", "b=128G")
+    assert ran.code == 0, ran.err
+    assert "next: ggufkit pull owner/R1-GGUF:Q4_K_M on a, then ggufkit serve-config --target rpc" in ran.err
