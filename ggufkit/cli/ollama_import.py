@@ -215,7 +215,7 @@ def _modelfile(
     for warning in plan.warnings:
         out.warn(warning)
     if str(target) == "-":
-        return out.result(plan, plan.text.rstrip("\n"), quiet=[plan.text.rstrip("\n")])
+        return out.result(plan, plan.text.rstrip("\n"), quiet=plan.text.splitlines())
     if dry_run:
         out.say("[dry run] nothing is written")
     else:

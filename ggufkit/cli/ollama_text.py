@@ -71,7 +71,7 @@ def show_report(out: Out, report: ImportReport, answer: str | None = None) -> No
 def _next(report: ImportReport) -> str:
     if report.for_another:
         return (
-            f"cp -a {quote(report.store)}/. into the other machine's models folder; nothing there is replaced"
+            f"on the other machine: cp -a {quote(report.store)}/. ~/.ollama/models/ (or where its models are)"
         )
     return f"ollama run {report.name}"
 

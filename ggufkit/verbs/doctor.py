@@ -248,9 +248,7 @@ def _traces(place: StorePlace) -> Iterator[Finding]:
         yield Finding("ollama", "note", text, "the next ggufkit ollama-import removes them")
     links = [blob for blob in store.blobs.glob("sha256-*") if blob.is_symlink() and not blob.exists()]
     for link in links:
-        text = (
-            f"{link.name[:19]}... is a link to {link.readlink()}, which is not there: its model does not load"
-        )
+        text = f"{link.name[:19]}... is a link to {link.readlink()}, which is not there: no model loads by it"
         yield Finding("ollama", "bad", text, "mount that disk, or put the file back", exit_code=10)
 
 
@@ -261,11 +259,10 @@ def _receipts() -> Iterator[Finding]:
         gone = [file for file in files if not os.path.lexists(file)]
         if gone:
             text = (
-                f"{receipt.name}, imported into {receipt.folder}, is not whole there: {len(gone)} files gone"
+                f"{receipt.name}, imported into {receipt.folder}, is not whole there: {gone[0].name} is gone"
             )
-            yield Finding(
-                receipt.runtime, "note", text, f"ggufkit {receipt.runtime}-import puts it there again"
-            )
+            again = f"ggufkit {receipt.runtime}-import puts it there again"
+            yield Finding(receipt.runtime, "note", text, again)
 
 
 def _lmstudio(here: Path, models_dir: Path | None) -> Iterator[Finding]:

@@ -122,7 +122,7 @@ def test_a_store_for_another_machine_knows_nothing_of_this_one(
     assert set(params) == {"stop"}
     assert (report.listed, report.for_another) == (None, True)
     assert run(["ollama-import", str(source), "--store", str(tmp_path / "d2"), "--ctx-size", "4096"]) == 0
-    assert f"cp -a {tmp_path / 'd2'}/. " in capsys.readouterr().err
+    assert f"cp -a {tmp_path / 'd2'}/. ~/.ollama/models/" in capsys.readouterr().err
     assert run(["ollama-import", str(source), "--store", "a", "--models-dir", "b"]) == 2
     assert run(["ollama-import", str(source), "--store", "a", "--smoke"]) == 2
     assert run(["ollama-import", str(source), "--store", str(tmp_path / "d3"), "--symbolic-link"]) == 2
