@@ -258,9 +258,8 @@ def _receipts() -> Iterator[Finding]:
         files = [Path(file.target) for file in receipt.files]
         gone = [file for file in files if not os.path.lexists(file)]
         if gone:
-            text = (
-                f"{receipt.name}, imported into {receipt.folder}, is not whole there: {gone[0].name} is gone"
-            )
+            whole = f"{receipt.name}, imported into {receipt.folder}, is not whole there"
+            text = f"{whole}: {gone[0].name} is gone"
             again = f"ggufkit {receipt.runtime}-import puts it there again"
             yield Finding(receipt.runtime, "note", text, again)
 

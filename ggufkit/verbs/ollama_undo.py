@@ -99,8 +99,9 @@ def _give_back(receipt: Receipt, blobs: tuple[Path, ...]) -> tuple[Path, Path] |
     """Say whether the file would be gone with the store's name for it, and where it comes back."""
     (file,) = receipt.files
     blob, source = Path(file.target), Path(file.source)
-    stays = os.path.lexists(source) and not (source.is_symlink() and os.path.realpath(source) == str(blob))
-    if stays or blob.is_symlink() or not blob.exists():
+    if blob.is_symlink() or not blob.exists():
+        return None
+    if source.exists() and not (source.is_symlink() and source.samefile(blob)):
         return None
     return (blob, source) if receipt.moved or blob in blobs else None
 
