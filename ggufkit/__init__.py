@@ -15,6 +15,7 @@ _HOMES = {
     "FitReport": "verbs.fit",
     "GgufkitError": "errors",
     "Header": "gguf.header",
+    "Host": "fit.hosts",
     "Inspection": "verbs.inspect",
     "LocalModel": "verbs.locate",
     "Progress": "progress",
@@ -23,6 +24,7 @@ _HOMES = {
     "find_model": "verbs.locate",
     "find_rigs": "verbs.rigs",
     "find_several": "verbs.several",
+    "fit_hosts": "verbs.hosts",
     "fit_model": "verbs.fit",
     "fit_repo": "verbs.fit_repo",
     "inspect": "verbs.inspect",
@@ -38,6 +40,7 @@ _HOMES = {
     "plan_pull_merged": "verbs.pull_merged",
     "plan_pull_to": "verbs.pull_to",
     "plan_serve": "verbs.serve",
+    "plan_serving": "verbs.serve_config",
     "plan_split": "verbs.split",
     "predict_speed": "fit.speed",
     "pull": "verbs.pull",
@@ -45,6 +48,7 @@ _HOMES = {
     "pull_to": "verbs.pull_to",
     "quants": "verbs.listing",
     "serve": "verbs.serve",
+    "serve_config": "verbs.serve_config",
     "split": "verbs.split",
     "verify": "verbs.verify",
 }
@@ -53,6 +57,7 @@ __all__ = [
     "FitReport",
     "GgufkitError",
     "Header",
+    "Host",
     "Inspection",
     "LocalModel",
     "Progress",
@@ -62,6 +67,7 @@ __all__ = [
     "find_model",
     "find_rigs",
     "find_several",
+    "fit_hosts",
     "fit_model",
     "fit_repo",
     "inspect",
@@ -77,6 +83,7 @@ __all__ = [
     "plan_pull_merged",
     "plan_pull_to",
     "plan_serve",
+    "plan_serving",
     "plan_split",
     "predict_speed",
     "pull",
@@ -84,12 +91,14 @@ __all__ = [
     "pull_to",
     "quants",
     "serve",
+    "serve_config",
     "split",
     "verify",
 ]
 
 if TYPE_CHECKING:
     from ggufkit.errors import GgufkitError
+    from ggufkit.fit.hosts import Host
     from ggufkit.fit.speed import predict_speed
     from ggufkit.gguf.header import Header
     from ggufkit.progress import Progress
@@ -97,6 +106,7 @@ if TYPE_CHECKING:
     from ggufkit.verbs.fit import FitReport, fit_model
     from ggufkit.verbs.fit_machines import compare_machines
     from ggufkit.verbs.fit_repo import fit_repo
+    from ggufkit.verbs.hosts import fit_hosts
     from ggufkit.verbs.inspect import Inspection, inspect
     from ggufkit.verbs.listing import quants
     from ggufkit.verbs.lmstudio_import import lmstudio_import, plan_lmstudio_import
@@ -109,6 +119,7 @@ if TYPE_CHECKING:
     from ggufkit.verbs.pull_to import plan_pull_to, pull_to
     from ggufkit.verbs.rigs import find_rigs
     from ggufkit.verbs.serve import plan_serve, serve
+    from ggufkit.verbs.serve_config import plan_serving, serve_config
     from ggufkit.verbs.several import find_several
     from ggufkit.verbs.split import plan_split, split
     from ggufkit.verbs.verify import verify
