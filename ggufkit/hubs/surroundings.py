@@ -8,11 +8,9 @@ added to this process's environment, which is where all of them look.
 from __future__ import annotations
 
 import os
-import ssl
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from ggufkit.errors import UsageError, printable
 
@@ -30,6 +28,8 @@ def settle(endpoint: str) -> None:
 
     Raises UsageError for certificates that can't be read.
     """
+    from urllib.request import getproxies
+
     _share_certificates()
     host = urlsplit(endpoint).hostname or ""
     if is_loopback(host) and getproxies():
@@ -53,6 +53,8 @@ def _share_certificates() -> None:
 
 @cache
 def _holds_certificates(path: str) -> bool:
+    import ssl
+
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except (ssl.SSLError, OSError):
