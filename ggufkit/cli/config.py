@@ -59,11 +59,15 @@ def by_parameter(command: click.Command, table: dict[str, Any]) -> dict[str, Any
 
 def name_variables(command: click.Command) -> None:
     """Let GGUFKIT_<COMMAND>_<FLAG> name an option's default also where its parameter has another name."""
+    names: dict[click.Option, list[str]] = {}
     for flag, option in _long_flags(command, with_negated=False):
         own_name = flag.replace("-", "_")
         chooses_a_word = isinstance(option.flag_value, str)  # --copy of "how": the word has the variable
         if option.envvar is None and option.name != own_name and not chooses_a_word:
-            option.envvar = f"GGUFKIT_{command.name}_{own_name}".replace("-", "_").upper()
+            variable = f"GGUFKIT_{command.name}_{own_name}".replace("-", "_").upper()
+            names.setdefault(option, []).append(variable)
+    for option, variables in names.items():
+        option.envvar = variables
 
 
 def _long_flags(command: click.Command, *, with_negated: bool = True) -> Iterator[tuple[str, click.Option]]:
