@@ -15,6 +15,7 @@ from ggufkit.fit.machine import this_machine
 from ggufkit.gguf.model import ModelInfo, model_info
 from ggufkit.progress import SILENT, Progress
 from ggufkit.runtimes.changes import Changes
+from ggufkit.runtimes.intents import sweep
 from ggufkit.runtimes.lmstudio import ModelsPlace, UserRepo, infer_user_repo, parse_user_repo
 from ggufkit.runtimes.lmstudio_defaults import BACKUP, defaults_file, load_fields, merged, talk_fields
 from ggufkit.runtimes.ollama_memory import choose_memory
@@ -166,10 +167,12 @@ def lmstudio_import(plan: PlacePlan, progress: Progress = SILENT) -> PlaceReport
     to_place = [file for file in plan.files if not _is_there(file, progress)]
     methods: list[Method] = []
     extra_bytes = 0
-    with Changes(plan.place.folder) as changes:
+    staging = staging_folder(plan.place.folder, STAGING)
+    sweep(staging, plan.place.folder, lambda path: path.is_file())  # whole files are gone on with
+    with Changes(plan.place.folder, staging) as changes:
         for file in reversed(to_place):
             changes.folder(plan.folder)
-            staging = changes.staging(staging_folder(plan.place.folder, STAGING))
+            changes.staging(staging)
             used = changes.place(
                 file.source, file.target, method=plan.method, staging=staging, progress=progress
             )

@@ -90,6 +90,18 @@ def test_a_second_import_adds_to_the_receipt(shards: Path, home: Path) -> None:
     assert plan_lmstudio_undo(REPO, place(home)).remove == tuple(sorted(report.files))
 
 
+def test_what_a_killed_import_left_is_swept_or_gone_on_with(shards: Path, home: Path) -> None:
+    whole = bring(shards, home)
+    expected = snapshot(home)
+    whole.files[0].unlink()
+    staging = home / ".ggufkit-import"
+    staging.mkdir()
+    (staging / ".ggufkit-x.tmp").write_bytes(b"half a copy")
+    (staging / ".ggufkit-x.note").write_text("\n".join(json.dumps(str(path)) for path in whole.files))
+    assert bring(shards, home).n_placed == 1
+    assert snapshot(home) == expected
+
+
 def defaults_of(home: Path, report: PlaceReport) -> Path:
     (found,) = (home / ".internal").rglob("*.json")
     folder = home / ".internal" / "user-concrete-model-default-config" / REPO
