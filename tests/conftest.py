@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ _TERMINAL = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Send the hub clients, which look for tokens where HOME is at their import, to an empty folder."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
     empty = tempfile.mkdtemp(prefix="ggufkit-tests-")
     config.add_cleanup(lambda: _remove(empty))
     os.environ |= {"HF_HOME": empty, "MODELSCOPE_HOME": empty, "MODELSCOPE_CACHE": empty}

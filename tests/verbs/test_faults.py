@@ -36,8 +36,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "hubs.md"
 REPO, NAME, FILE = "demo/Model-GGUF", "Model-GGUF", "Model-Q4_K_M.gguf"
 MB = 1_000_000
 SOURCES = ["hf", "modelscope"]
-ON_ITS_WAY_BYTES = 2 * MB
-"""What a server may have sent of a stretch that another connection took over meanwhile."""
+ON_ITS_WAY_BYTES = 6 * MB
+"""What a server may have sent of stretches that another connection took over; on a busy machine more are."""
 ON_FILE = "resolve|FilePath"
 """Requests to the hub for a file, in either protocol."""
 
