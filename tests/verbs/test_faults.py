@@ -36,8 +36,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "hubs.md"
 REPO, NAME, FILE = "demo/Model-GGUF", "Model-GGUF", "Model-Q4_K_M.gguf"
 MB = 1_000_000
 SOURCES = ["hf", "modelscope"]
-ON_ITS_WAY_BYTES = 6 * MB
-"""What a server may have sent of stretches that another connection took over; on a busy machine more are."""
+ON_ITS_WAY_BYTES = 2 * MB
+"""What a server may have sent that was on its way when a connection ended."""
 ON_FILE = "resolve|FilePath"
 """Requests to the hub for a file, in either protocol."""
 
@@ -107,7 +107,8 @@ def hub(running: TestHub, monkeypatch: pytest.MonkeyPatch) -> TestHub:
 
 @pytest.fixture(params=SOURCES)
 def pull(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return ("pull", REPO, "--source", request.param)
+    # one connection: of several, idle ones take stretches over from slow ones, how many is chance
+    return ("pull", REPO, "--source", request.param, "--connections", "1")
 
 
 @pytest.fixture
@@ -286,7 +287,7 @@ def test_the_body_is_cut_and_the_signature_expires(
 ) -> None:
     once = Budget(1)
     hub.add(Fault(plane="cdn", cut_at=8 * MB, budget=once))
-    fault = hub.add(Fault(plane="cdn", expire_link=True, skip=3, times=1))
+    fault = hub.add(Fault(plane="cdn", expire_link=True, skip=1, times=1))
     row.holds(run(*pull).code, moved(hub))
     assert fault.hits == 1 and once.left < 1 and is_right(work, data)
 
