@@ -58,13 +58,15 @@ def command(
 
     llama.cpp and LM Studio load shards as they are: they need no merge. Ollama does.
     """
-    from ggufkit.verbs.consume import consumed_already
+    from ggufkit.verbs.consume import consumed_already, remove_leavings
     from ggufkit.verbs.join import find_parts, plan_consuming_join, plan_join
     from ggufkit.verbs.locate import find_model
     from ggufkit.verbs.merge import merge, plan_merge
 
     parts = find_parts(model)
     gone = consumed_already(model) if consume and parts is None else None
+    if model is not None and gone is not None and not dry_run:
+        remove_leavings(model)
     found = parts or gone or find_model(model, shards=True)
     if model is None:
         out.say(f"model: {found.files[0].parent / found.name}")

@@ -235,7 +235,8 @@ def remove_sources(consumption: Consumption) -> None:
         source.path.unlink(missing_ok=True)
     for folder in folders:
         fsync_folder(folder)
-    remove_notes(consumption)
+    remove_notes(consumption.notes)
     for folder in folders - {consumption.target.parent}:
         with contextlib.suppress(OSError):
             folder.rmdir()
+            fsync_folder(folder.parent)

@@ -137,15 +137,13 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def remove_notes(consumption: Consumption) -> None:
+def remove_notes(notes: Path) -> None:
     """Remove the notes, and the folders that are empty then: nothing is left to do."""
-    consumption.notes.unlink(missing_ok=True)
-    for file in (_new_file(consumption.notes), _progress_file(consumption.notes)):
+    for file in (notes, _new_file(notes), _progress_file(notes)):
         file.unlink(missing_ok=True)
-    home = consumption.notes.parent
-    with contextlib.suppress(OSError):
-        home.rmdir()
-        home.parent.rmdir()
+    for folder in notes.parents[:2]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _done(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Literal
 
 from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, UsageError
 from ggufkit.gguf.shards import parse_shard_name
+from ggufkit.hubs.manifest import RECORD_FOLDER
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer import consume as engine
-from ggufkit.transfer.consume_notes import Consumption, durable_bytes, load_notes, sync_file
+from ggufkit.transfer.consume_notes import Consumption, durable_bytes, load_notes, remove_notes, sync_file
 from ggufkit.transfer.digest import FileStamp
 from ggufkit.transfer.disk import free_bytes, fsync_folder, same_file_system
 from ggufkit.transfer.engine import WriteReport
@@ -134,15 +136,33 @@ def consume(plan: ConsumePlan, progress: Progress = SILENT) -> MergeReport:
 
 def consumed_already(argument: str | None) -> LocalModel | None:
     """Return the merged file that shards which are gone went into, where `argument` still names them."""
-    if argument is None or Path(argument).exists():
+    if argument is None:
         return None
     path = Path(argument).expanduser()
+    if path.exists() and not _is_bare(path):
+        return None
     name = parse_shard_name(path.name)
     places = [path.with_name(f"{path.name}.gguf")]
     if name is not None:
         places = [path.parent.parent / f"{name.prefix}.gguf", path.parent / f"{name.prefix}.gguf"]
     found = next((place for place in places if place.is_file()), None)
     return find_model(str(found)) if found is not None else None
+
+
+def remove_leavings(argument: str) -> None:
+    """Remove what a run that was cut off after its last shard was gone may have left of their folder."""
+    folder = Path(argument).expanduser()
+    notes = consume_notes(folder, folder.name)
+    if not _is_bare(folder) or notes.exists():
+        return
+    remove_notes(notes)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _is_bare(path: Path) -> bool:
+    """Say whether it is a folder with nothing in it but what we note."""
+    return path.is_dir() and all(entry.name == RECORD_FOLDER for entry in path.iterdir())
 
 
 def check_unshared(paths: list[Path]) -> None:

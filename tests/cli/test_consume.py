@@ -40,6 +40,22 @@ def test_there_and_back(shards: list[Path], work: Path, run: Run) -> None:
     assert [s["sha256"] for s in back["shards"]] == [sha256(p) for p in SHARDS] and not back["already"]
 
 
+@pytest.mark.parametrize("left", ["", ".ggufkit", f".ggufkit/consume/{STEM}.json.progress"])
+def test_what_a_power_cut_at_the_very_end_leaves_of_the_folder(
+    shards: list[Path], work: Path, run: Run, left: str
+) -> None:
+    record_of(work, shards)
+    assert run("merge", "--consume").code == 0 and not (work / STEM).exists()
+    leaving = work / STEM / left
+    leaving.parent.mkdir(parents=True, exist_ok=True)
+    leaving.write_text("0\n") if leaving.suffix == ".progress" else leaving.mkdir(exist_ok=True)
+    before = everything(work)
+    assert run("merge", "--consume", STEM, "--dry-run").code == 0 and everything(work) == before
+    again = run("merge", "--consume", STEM)
+    assert again.lines[0] == f"{STEM}.gguf is one file already: nothing to merge" and again.code == 0
+    assert not (work / STEM).exists()
+
+
 def test_what_nobody_published_is_said_to_be_unproven(shards: list[Path], run: Run) -> None:
     done = run("merge", "--consume", "--json")
     assert done.json["freed_bytes"] == sum(p.stat().st_size for p in SHARDS)
