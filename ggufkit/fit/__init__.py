@@ -6,7 +6,7 @@ Memory
     compute     the compute buffer: `graph` what is computed, `layers` and `attention` build it
     repack      weights that the CPU rearranges
     placement   which tensor lies where; `devices`, `schedule` and `offload` what that costs, `hosts` over
-                several machines
+                several machines, `splits` how many layers each device gets
     verdict     whether it fits
 Speed
     speed       tokens per second of a family of machines; `outlook` of this model on this machine

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
 from typing import Literal
 
 from ggufkit.fit.devices import gpu_layer_bytes
@@ -16,6 +15,7 @@ from ggufkit.fit.estimate import DeviceEstimate, FitSettings, MemoryEstimate, Of
 from ggufkit.fit.machine import given_machine
 from ggufkit.fit.memory import estimate_memory
 from ggufkit.fit.placement import place
+from ggufkit.fit.splits import layer_splits
 from ggufkit.fit.verdict import reserve_of
 from ggufkit.gguf.header import TensorInfo
 from ggufkit.gguf.model import ModelInfo
@@ -170,9 +170,7 @@ class _Division:
         free = [max(room - (d.compute_bytes or 0), 1) for room, d in zip(rooms[1:], devices, strict=True)]
         at = replace(self.settings, offload=offload)
         sizes = gpu_layer_bytes(self.info, self.tensors, at, place(offload, self.n_layers - 1))
-        sums = list(accumulate(sizes))
-        yield _cut(sums, [sums[-1] * end / sum(free) for end in accumulate(free)])
-        yield _cut(sums, _filled(sizes, free))
+        return layer_splits(sizes, free)
 
     def placement(
         self, offload: Offload, level: Literal["fits", "tight", "no"], *, head_alone: bool
@@ -205,22 +203,3 @@ def _share(host: Host, device: DeviceEstimate, n_layers: int, reserve_bytes: int
         reserve_bytes=reserve_bytes,
         left_bytes=host.ram_bytes - reserve_bytes - device.total_bytes,
     )
-
-
-def _cut(sums: Sequence[int], ends: Sequence[float]) -> tuple[float, ...]:
-    """Count the layers up to where their sum passes each of the `ends`; the last worker gets the rest."""
-    bounds = [0, *(sum(1 for s in sums if s <= end) for end in ends[:-1]), len(sums)]
-    return tuple(float(after - before) for before, after in pairwise(bounds))
-
-
-def _filled(sizes: Sequence[int], rooms: Sequence[int]) -> list[float]:
-    """Return where each worker is full, as sums of layers."""
-    ends: list[float] = []
-    taken = at = 0
-    for room in rooms:
-        end = taken + room
-        while at < len(sizes) and taken + sizes[at] <= end:
-            taken += sizes[at]
-            at += 1
-        ends.append(float(taken))
-    return ends

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
 
 from ggufkit.fit.devices import gpu_layer_bytes
 from ggufkit.fit.estimate import FitSettings, MemoryEstimate, Offload
 from ggufkit.fit.memory import estimate_memory
 from ggufkit.fit.placement import place
+from ggufkit.fit.splits import layer_splits
 from ggufkit.fit.verdict import GPU_MARGIN_BYTES, short_gpus
 from ggufkit.gguf.header import TensorInfo
 from ggufkit.gguf.model import ModelInfo
@@ -107,26 +107,4 @@ class _Search:
         rooms = [(g.memory_bytes or 0) - GPU_MARGIN_BYTES - (g.compute_bytes or 0) for g in gpus]
         rooms = [max(room, 0) for room in rooms]
         if sum(rooms) and len(sizes) >= len(gpus):
-            yield _counts(sizes, [sum(sizes) * end / sum(rooms) for end in accumulate(rooms)])
-            yield _counts(sizes, _filled(sizes, rooms))
-
-
-def _counts(sizes: Sequence[int], ends: Sequence[float]) -> tuple[float, ...]:
-    """Cut the layers where their sum passes each of the `ends`; the last GPU gets the rest."""
-    sums = list(accumulate(sizes))
-    cuts = [sum(1 for s in sums if s <= end) for end in ends[:-1]]
-    bounds = [0, *cuts, len(sizes)]
-    return tuple(float(b - a) for a, b in pairwise(bounds))
-
-
-def _filled(sizes: Sequence[int], rooms: Sequence[int]) -> list[float]:
-    """Return where each GPU is full, as sums of layers."""
-    ends: list[float] = []
-    taken = at = 0
-    for room in rooms:
-        end = taken + room
-        while at < len(sizes) and taken + sizes[at] <= end:
-            taken += sizes[at]
-            at += 1
-        ends.append(float(taken))
-    return ends
+            yield from layer_splits(sizes, rooms)
