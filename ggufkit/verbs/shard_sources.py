@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufkit.gguf.layout import whole_file
-from ggufkit.hubs.hub import RemoteFile
 from ggufkit.progress import Progress
 from ggufkit.transfer.copying import read_at
 from ggufkit.transfer.engine import Job
@@ -25,7 +24,7 @@ def shard_sources(pull: PullPlan, http: Http, progress: Progress) -> list[Readab
     """Return the sources of all shards, in order; to a journal each is the same wherever it is read."""
     files = zip(pull.files, pull.quant.files, strict=True)
     return [
-        HeldShard(file, pulled.here)
+        HeldShard(file.path, file.size_bytes, file.sha256, pulled.here)
         if pulled.here is not None
         else _begun(pull, pulled, pull.repo.source(file, http, progress))
         for pulled, file in files
@@ -46,30 +45,19 @@ def forget_begun(pull: PullPlan) -> None:
 class HeldShard:
     """A shard that is here already."""
 
-    file: RemoteFile
-    """What the hub lists."""
+    name: str
+    """The path in the repo."""
+    size_bytes: int
+    """Size that the hub listed."""
+    sha256: str | None
+    """Digest that the hub listed."""
     path: Path
     """Where it is here."""
 
     @property
-    def name(self) -> str:
-        """The path in the repo."""
-        return self.file.path
-
-    @property
-    def size_bytes(self) -> int:
-        """Size that the hub listed."""
-        return self.file.size_bytes
-
-    @property
-    def sha256(self) -> str | None:
-        """Digest that the hub listed."""
-        return self.file.sha256
-
-    @property
     def version(self) -> str:
         """The digest; without one the state of the file at this moment."""
-        return self.file.sha256 or LocalSource(self.path, self.size_bytes).version
+        return self.sha256 or LocalSource(self.path, self.size_bytes).version
 
     def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
         """Copy from the file."""
