@@ -10,20 +10,18 @@ left out, and said.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import venv
+from functools import partial
 from pathlib import Path
 
-from bench_inspect import DOCUMENT
-from bench_transfer import HASH, Figure, hub, median
+from bench_rounds import HASH, Figure, arguments, hub, in_turn, machine, median, publish, section, settle
 
-BEGIN, END = "<!-- bench_http -->", "<!-- /bench_http -->"
+COLUMNS = ("client", "version", "time", "rate", "CPU", "of http.client", "peak memory")
 PACKAGES = {"urllib3": "urllib3", "httpx": "httpx", "pycurl": "pycurl", "aiohttp": "aiohttp"}
 
 # The job: `fetch(url, write)` is the client's part; `write(data)` takes any buffer and is done with it.
@@ -155,22 +153,18 @@ def make_file(path: Path, n_bytes: int) -> str:
     return done.stdout.strip()
 
 
-def measure(folder: Path, n_bytes: int, n_runs: int) -> list[str]:
-    """Run all clients in turn; returns the rows of the table."""
+def measure(folder: Path, n_bytes: int, n_runs: int) -> list[list[str]]:
+    """Run all clients in turn; returns the rows of the table, by CPU."""
     python, versions = environment(folder / "environment")
     clients = [client for client in CLIENTS if package_of(client) in versions]
     sha256 = make_file(folder / "root" / "o" / "n" / "f.gguf", n_bytes)
-    found: dict[str, list[Figure]] = {}
-    with hub(folder / "root") as address:
-        for i in range(n_runs + 1):
-            for client in clients:
-                url = f"{address}/o/n/resolve/main/f.gguf"
-                figure = run_once(python, client, url, folder / "target", sha256)
-                if i:
-                    found.setdefault(client, []).append(figure)
-    best = statistics.median(f.cpu_s for f in found[clients[0]])
-    medians = sorted(((c, median(figures)) for c, figures in found.items()), key=lambda one: one[1].cpu_s)
-    return [row(client, versions, figure, n_bytes, best) for client, figure in medians]
+    with hub(folder / "root") as served:
+        url = f"{served.url}/o/n/resolve/main/f.gguf"
+        runs = {c: partial(run_once, python, c, url, folder / "target", sha256) for c in clients}
+        found = {client: median(some) for client, some in in_turn("one stream", runs, n_runs).items()}
+    by_cpu = sorted(found.items(), key=lambda one: one[1].cpu_s)
+    best_cpu_s = found[clients[0]].cpu_s
+    return [row(client, versions[package_of(client)], one, n_bytes, best_cpu_s) for client, one in by_cpu]
 
 
 def package_of(client: str) -> str:
@@ -178,50 +172,30 @@ def package_of(client: str) -> str:
     return client.partition(",")[0].partition(".")[0]
 
 
-def row(client: str, versions: dict[str, str], one: Figure, n_bytes: int, best_cpu_s: float) -> str:
+def row(client: str, version: str, one: Figure, n_bytes: int, best_cpu_s: float) -> list[str]:
     """Return one row."""
-    version = versions[package_of(client)]
-    return (
-        f"| {client} | {version} | {one.wall_s:.2f} s | {n_bytes / one.wall_s / 1e6:.0f} MB/s "
-        f"| {one.cpu_s:.2f} s | {one.cpu_s / best_cpu_s:.2f} | {one.peak_mb:.0f} MB |"
-    )
+    return [
+        client,
+        version,
+        f"{one.wall_s:.2f} s",
+        f"{n_bytes / one.wall_s / 1e6:.0f} MB/s",
+        f"{one.cpu_s:.2f} s",
+        f"{one.cpu_s / best_cpu_s:.2f}",
+        f"{one.peak_mb:.0f} MB",
+    ]
 
 
 def main() -> None:
     """Measure, print, and put the section into the document."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size-gb", type=float, default=1.0737, help="size of the file [1.0737: 1 GiB]")
-    parser.add_argument("--runs", type=int, default=5, help="runs that count [5]")
-    parser.add_argument("--quick", action="store_true", help="64 MB, 1 run: does it work at all?")
-    parser.add_argument("--dry-run", action="store_true", help="print only; leave the document alone")
-    given = parser.parse_args()
-    n_runs, size_gb = (1, 0.064) if given.quick else (given.runs, given.size_gb)
+    given = settle(arguments(__doc__, size_gb=1.0737, quick_gb=0.064))
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        table = measure(Path(name), int(size_gb * 1e9), n_runs)
-    head = [
-        BEGIN,
-        "## HTTP clients for one stream",
-        "",
-        f"`scripts/bench_http.py`; {size_gb:.2f} GB over loopback, written with pwrite and hashed behind the "
-        f"writer in a second thread; {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}; {n_runs} runs each in turn, medians; the time begins when the client "
-        "is imported, CPU and memory with the process. Sorted by CPU.",
-        "",
-        "| client | version | time | rate | CPU | of http.client | peak memory |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    section = "\n".join([*head, *table, END])
-    print(section)
-    if not (given.dry_run or given.quick):
-        write_section(section)
-
-
-def write_section(section: str) -> None:
-    """Replace our section of the document, or add it."""
-    text = DOCUMENT.read_text("utf-8") if DOCUMENT.exists() else "# Benchmarks\n"
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    DOCUMENT.write_text(f"{before.rstrip()}\n\n{section}\n{after.lstrip()}", "utf-8")
+        rows = measure(Path(name), given.n_bytes, given.runs)
+    about = (
+        f"{given.n_bytes / 1e9:.2f} GB over loopback, written with pwrite and hashed behind the writer in a "
+        f"second thread; {machine()}; {given.runs} runs each in turn, medians; the time begins when the "
+        "client is imported, CPU and memory with the process. Sorted by CPU."
+    )
+    publish(section("bench_http", "HTTP clients for one stream", about, COLUMNS, rows), writes=given.writes)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import threading
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bench_inspect import ROOT
+from bench_rounds import ROOT
 
 sys.path.insert(0, str(ROOT))
 
