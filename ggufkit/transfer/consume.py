@@ -180,7 +180,7 @@ def _copy_step(consumption: Consumption, fd: int, start: int, end: int) -> None:
             source.copy_to(fd, a, segment.offset + a - position, b - a, _nothing)
 
 
-def _nothing(start: int, end: int) -> None:
+def _nothing(start: int, end: int, data: memoryview | None = None) -> None:
     """Hear of no stretch: only whole steps count."""
 
 

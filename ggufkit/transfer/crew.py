@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from ggufkit.errors import GgufkitError, NetworkError
 from ggufkit.progress import Progress
 from ggufkit.transfer.journal import joined
-from ggufkit.transfer.sources import MAX_FAILURES, HubSource
+from ggufkit.transfer.sources import MAX_FAILURES, HubSource, Wrote
 from ggufkit.transfer.stream import READ_BYTES, Stream, StreamError
 from ggufkit.transfer.stretches import Stretch, Stretches
 from ggufkit.transfer.tally import Standing
@@ -22,14 +23,21 @@ SLOW_PART = 0.1
 """A source whose streams are slower than this part of the fastest one's ..."""
 SLOW_S = 5.0
 """... for so long is left: its connections serve better elsewhere."""
+ENOUGH_BYTES_PER_S = 200e6
+"""What one source brings at most before one more stream of it would only cost: 2 Gbit/s and more."""
+TRY_S = 0.1
+"""How long the first stream of a source that nobody knows may show what it brings."""
 LOOK_S = 1.0
 """How often the speeds are compared."""
+MAX_UNHEARD = 16
+"""How many blocks are kept in memory while the thread that hears of them is busy: with a sync, perhaps."""
 STOP_S = 1.0
 """How long streams have to end after they were cut."""
 _POLL_S = 0.1
 
 Put = Callable[[memoryview, int], None]
 """Writes bytes at their offset in the source; called from any thread."""
+_Result = tuple[int, int, memoryview | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -82,13 +90,13 @@ class Crew:
         self._progress = progress
         self._changed = threading.Condition()
         self._tasks: list[_Task] = []
-        self._results: queue.SimpleQueue[tuple[int, int] | BaseException] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[_Result | BaseException] = queue.SimpleQueue()
         self._is_over = False
         self._threads: list[threading.Thread] = []
         self._looked_s = 0.0
         self._is_deaf = False
 
-    def fetch(self, start: int, end: int, put: Put, told: Callable[[int, int], None]) -> None:
+    def fetch(self, start: int, end: int, put: Put, told: Wrote) -> None:
         """Bring `[start, end)`: `put` writes, and `told` hears in this thread what was written.
 
         Raises what `put` or `told` raise, and the sources' error when all of them failed in a row.
@@ -112,7 +120,7 @@ class Crew:
             while not self._is_deaf and not self._results.empty():
                 self._hear(told)  # what was written is told, whatever else went wrong
 
-    def _hear(self, told: Callable[[int, int], None]) -> int:
+    def _hear(self, told: Wrote) -> int:
         """Wait a moment for the next stretch that was written; returns its length."""
         try:
             result = self._results.get(timeout=_POLL_S)  # with a limit, so that Ctrl-C is heard everywhere
@@ -144,11 +152,10 @@ class Crew:
     def _work(self) -> None:
         from ggufkit.transfer.sockets import let_go
 
-        buffer = memoryview(bytearray(READ_BYTES))
         try:
             while (task := self._next()) is not None:
                 try:
-                    self._bring(task, buffer)
+                    self._bring(task)
                 except NetworkError as error:
                     self._failed(task, error)
                 except GgufkitError as error:  # refused or not there: others may have it
@@ -183,12 +190,22 @@ class Crew:
         for member in there:
             if member.standing.why is not None and now_s >= member.standing.free_s:
                 member.standing.come_back()
-        free = [m for m in there if now_s >= m.standing.free_s and not (m.ignores_ranges and m.n_streams)]
-        if free:
-            return min(free, key=lambda m: m.n_streams)
+        free = [m for m in there if now_s >= m.standing.free_s]
+        wanting = [m for m in free if not m.n_streams or self._gains_by_one_more(m, now_s)]
+        if wanting:
+            return min(wanting, key=lambda m: m.n_streams)
         if not any(m.standing.why is None for m in there):
             self._call_back(there)
         return None
+
+    def _gains_by_one_more(self, member: Member, now_s: float) -> bool:
+        """Say whether a source may bring more by another stream, as far as its present ones tell."""
+        if member.ignores_ranges:
+            return False
+        known = member.standing.bytes_per_s or math.inf
+        stretches = [task.stretch for task in self._tasks if task.member is member]
+        speeds = (s.bytes_per_s(now_s) if now_s - s.began_s > TRY_S else known for s in stretches)
+        return sum(speeds) < ENOUGH_BYTES_PER_S
 
     def _call_back(self, there: list[Member]) -> None:
         """All are left: ask again those that were left before the last byte came, or give up."""
@@ -198,7 +215,7 @@ class Crew:
         if not again:
             self._results.put(_all_failed(self._members))
 
-    def _bring(self, task: _Task, buffer: memoryview) -> None:
+    def _bring(self, task: _Task) -> None:
         """Stream one stretch, up to where it ends by then."""
         began_s = time.monotonic()
         stream = task.member.source.open(task.stretch.at, task.stretch.end)
@@ -208,7 +225,7 @@ class Crew:
             if stream.is_whole and not self._may_go_on_alone(task):
                 return
             while (left := task.stretch.end - task.stretch.at) > 0 and not self._is_over:
-                self._pass_on(task, stream, buffer[:left])
+                self._pass_on(task, stream, memoryview(bytearray(min(left, READ_BYTES))))
         finally:
             stream.close()
 
@@ -235,7 +252,8 @@ class Crew:
             task.member.standing.came(n_bytes)
         if n_bytes:
             self._put(buffer[:n_bytes], at)
-            self._results.put((at, at + n_bytes))
+            is_heard = self._results.qsize() < MAX_UNHEARD
+            self._results.put((at, at + n_bytes, buffer[:n_bytes] if is_heard else None))
 
     def _end(self, task: _Task) -> None:
         stretch = task.stretch

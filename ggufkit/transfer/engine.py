@@ -250,10 +250,10 @@ def _fill_and_prove(
 def _fill(job: Job, fd: int, journal: Journal, prover: Prover, progress: Progress) -> None:
     """Write every range that the journal does not have."""
 
-    def wrote(start: int, end: int) -> None:
+    def wrote(start: int, end: int, data: memoryview | None = None) -> None:
         journal.add(start, end, fd)
         progress.advance(end - start)
-        prover.wrote(start, end)
+        prover.wrote(start, end, data)
 
     for position, segment in job.layout.placed():
         for start, end in journal.missing(position, position + segment.n_bytes):

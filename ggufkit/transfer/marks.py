@@ -107,13 +107,17 @@ class MarkingHash:
         self._n_bytes = 0
         self._next_mark = MARK_BYTES
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         """Hash `data` too."""
-        self._sha256.update(data)
-        self._n_bytes += len(data)
-        if self._n_bytes >= self._next_mark:
-            self._marks.add(self._name, self._n_bytes, self._sha256.hexdigest())
-            self._next_mark = self._n_bytes + MARK_BYTES
+        view = memoryview(data)
+        while view:
+            part = view[: self._next_mark - self._n_bytes]
+            self._sha256.update(part)
+            self._n_bytes += len(part)
+            view = view[len(part) :]
+            if self._n_bytes == self._next_mark:
+                self._marks.add(self._name, self._n_bytes, self._sha256.hexdigest())
+                self._next_mark += MARK_BYTES
 
     def hexdigest(self) -> str:
         """Return the digest of all that was hashed."""

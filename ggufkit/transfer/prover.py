@@ -1,13 +1,14 @@
 """Proving digests of a file while it is written.
 
-A proof reads what is in the target behind the writer, so it proves what is on the disk (in the page
-cache, at first), whatever order the bytes came in and whichever process wrote them.
+A proof reads what is in the target behind the writer, whatever order the bytes came in and whichever
+process wrote them. Those that come in order are lent to it as they are written, and need no reading.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from ggufkit.transfer.copying import read_at
 from ggufkit.transfer.journal import Range, joined
 
 BLOCK_BYTES = 256 << 10  # larger ones miss the cache, and there is one per proof
+MAX_LENT_BYTES = 4 << 20
+"""How much may wait in memory for one proof; what comes on top of it is read from the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Proof:
 class Hash(Protocol):
     """A SHA-256 that is being taken."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         """Hash `data` too."""
 
     def hexdigest(self) -> str:
@@ -60,13 +63,24 @@ class _Lane:
     def __init__(self, lock: threading.Lock) -> None:
         self.proofs: list[Proof] = []
         self.ready = threading.Condition(lock)
-        self.wanted: Range | None = None
-        """What its thread waits for."""
+        self.tip = -1
+        """The first byte of the target that was neither lent nor read; -1 while nothing of it is wanted."""
+        self.end = -1
+        """Where the range that is being hashed ends."""
+        self.lent: deque[memoryview] = deque()
+        """What was written up to the tip, and is still to be hashed."""
 
     def has_room_for(self, proof: Proof) -> bool:
         """Say whether nothing of the target that `proof` reads is read in this lane."""
         taken = [piece for p in self.proofs for piece in _ranges_of(p)]
         return not any(a < d and c < b for a, b in _ranges_of(proof) for c, d in taken)
+
+    def lend(self, start: int, data: memoryview) -> None:
+        """Take what was written at `start`, if it is what comes next."""
+        n_waiting = sum(map(len, self.lent))
+        if start == self.tip and start + len(data) <= self.end and n_waiting + len(data) <= MAX_LENT_BYTES:
+            self.lent.append(data)
+            self.tip += len(data)
 
 
 class Prover:
@@ -98,13 +112,17 @@ class Prover:
         for thread in self._threads:
             thread.start()
 
-    def wrote(self, start: int, end: int) -> None:
-        """Say that `[start, end)` is there; raises what a proof found in the meantime."""
+    def wrote(self, start: int, end: int, data: memoryview | None = None) -> None:
+        """Say that `[start, end)` is there; raises what a proof found in the meantime.
+
+        `data` are these bytes, where the caller has them and changes them no more.
+        """
         with self._lock:
             self._ranges = joined([*self._ranges, (start, end)])
             for lane in self._lanes:
-                if lane.wanted is not None and self._is_there(*lane.wanted):
-                    lane.wanted = None
+                if data is not None:
+                    lane.lend(start, data)
+                if lane.lent or self._there_until(lane.tip) > lane.tip:
                     lane.ready.notify()
         self._raise()
 
@@ -142,8 +160,9 @@ class Prover:
             lane.proofs.append(proof)
         return lanes
 
-    def _is_there(self, start: int, end: int) -> bool:
-        return any(a <= start and end <= b for a, b in self._ranges)
+    def _there_until(self, start: int) -> int:
+        """Return up to where the target is there from `start` on."""
+        return next((b for a, b in self._ranges if a <= start < b), start)
 
     def _raise(self) -> None:
         if self._errors:
@@ -185,26 +204,40 @@ class Prover:
 
     def _hash_range(self, sha256: Hash, start: int, end: int, lane: _Lane) -> bool:
         """Hash `[start, end)` of the target as it becomes available; False when stopped."""
+        with self._lock:
+            lane.tip, lane.end = start, end
         while start < end:
-            there = self._wait_for(start, min(start + BLOCK_BYTES, end), lane)
-            if there <= start:
+            data = self._next_block(start, lane)
+            if data is None:
                 return False
-            data = read_at(self._fd, there - start, start)
-            if not data:
-                raise IntegrityError("the file shrank while it was written")
             sha256.update(data)
             start += len(data)
         return True
 
-    def _wait_for(self, start: int, end: int, lane: _Lane) -> int:
-        """Wait until all of `[start, end)` is there; returns `end`, or `start` when stopped."""
+    def _next_block(self, start: int, lane: _Lane) -> memoryview | bytes | None:
+        """Wait for the byte at `start`; returns it and some that follow, or None when stopped."""
         with self._lock:
             while not self._stopped:
-                if self._is_there(start, end):
-                    return end
-                lane.wanted = (start, end)
+                if lane.lent:
+                    return lane.lent.popleft()
+                there = min(self._there_until(start), start + BLOCK_BYTES, lane.end)
+                if there > start:
+                    lane.tip = there
+                    break
                 lane.ready.wait()
-            return start
+            else:
+                return None
+        return self._read(start, there)
+
+    def _read(self, start: int, end: int) -> bytes:
+        """Return all of `[start, end)` from the target."""
+        data = read_at(self._fd, end - start, start)
+        while len(data) < end - start:
+            more = read_at(self._fd, end - start - len(data), start + len(data))
+            if not more:
+                raise IntegrityError("the file shrank while it was written")
+            data += more
+        return data
 
 
 def _ranges_of(proof: Proof) -> list[Range]:

@@ -85,8 +85,8 @@ class Several:
         def put(data: memoryview, position: int) -> None:
             write_all(fd, data, position + shift)
 
-        def told(start: int, end: int) -> None:
-            wrote(start + shift, end + shift)
+        def told(start: int, end: int, data: memoryview | None = None) -> None:
+            wrote(start + shift, end + shift, data)
 
         crew = Crew(self._members, self.connections, self.progress)
         crew.fetch(offset, offset + n_bytes, put, told)

@@ -28,8 +28,12 @@ _LARGE_READ_BYTES = 4 << 20
 MAX_FAILURES = 8
 """How many tries in a row may bring nothing; any new byte starts the count again."""
 
-Wrote = Callable[[int, int], None]
-"""Called with the start and end, in the target, of each stretch that was written."""
+
+class Wrote(Protocol):
+    """Hears of each stretch that was written."""
+
+    def __call__(self, start: int, end: int, data: memoryview | None = None, /) -> None:
+        """Hear that `[start, end)` of the target is there; `data` are these bytes, changed no more."""
 
 
 class Source(Protocol):

@@ -163,7 +163,7 @@ def test_bytes_go_to_their_place_in_the_target_and_are_told(stack: ExitStack, tm
     told: list[tuple[int, int]] = []
     began = time.monotonic()
     with (tmp_path / "t").open("w+b") as file:
-        source.copy_to(file.fileno(), 7, 1000, 2000, lambda a, b: told.append((a, b)))
+        source.copy_to(file.fileno(), 7, 1000, 2000, lambda a, b, _data=None: told.append((a, b)))
     assert (tmp_path / "t").read_bytes() == bytes(7) + DATA[1000:3000]
     assert told == [(7, 507), (507, 2007)]
     assert 0.5 <= time.monotonic() - began < 5, "this once the nap was real"

@@ -88,6 +88,69 @@ def test_what_was_there_before_is_read_from_the_file(fd: int) -> None:
     prover.stop()
 
 
+def lend(prover: Prover, steps: list[tuple[int, int]]) -> None:
+    for start, end in steps:
+        prover.wrote(start, end, memoryview(CONTENT)[start:end])
+
+
+def test_what_is_lent_in_order_is_not_read(fd: int) -> None:
+    os.ftruncate(fd, len(CONTENT))  # zeros: the digest can only come of what was lent
+    prover = Prover(fd, (WHOLE,), [])
+    began = time.monotonic()
+    for step in STEPS:
+        while prover._lanes[0].lent and time.monotonic() < began + 10:
+            time.sleep(0.001)
+        lend(prover, [step])
+    assert prover.finish() == {"whole": sha256(CONTENT)}
+    prover.stop()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, len(CONTENT)), max_size=9), st.randoms(use_true_random=False))
+def test_lent_or_not_in_any_order_and_for_any_proofs(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], chance: random.Random
+) -> None:
+    steps = list(itertools.pairwise(sorted({0, len(CONTENT), *cuts})))
+    if chance.random() < 0.5:
+        chance.shuffle(steps)
+    parts = list(itertools.pairwise(sorted({0, len(CONTENT), *cuts[:3]})))
+    proofs = (WHOLE, *(Proof(f"{a}", ((a, b),), sha256(CONTENT[a:b])) for a, b in parts))
+    with (tmp_path_factory.mktemp("lent") / "t").open("w+b") as file:
+        prover = Prover(file.fileno(), proofs, [])
+        try:
+            for start, end in steps:
+                os.pwrite(file.fileno(), CONTENT[start:end], start)
+                lent = memoryview(CONTENT)[start:end] if chance.random() < 0.7 else None
+                prover.wrote(start, end, lent)
+            assert prover.finish() == {proof.name: proof.expected for proof in proofs}
+        finally:
+            prover.stop()
+
+
+def test_no_more_is_lent_than_may_wait_in_memory(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prover_module, "MAX_LENT_BYTES", 2 * STEP)
+    os.pwrite(fd, CONTENT, 0)
+    is_let_on = threading.Event()
+
+    class Slow:
+        def __init__(self) -> None:
+            self.sha256 = hashlib.sha256()
+
+        def update(self, data: bytes | memoryview, /) -> None:
+            is_let_on.wait(10)
+            self.sha256.update(data)
+
+        def hexdigest(self) -> str:
+            return self.sha256.hexdigest()
+
+    prover = Prover(fd, (WHOLE,), [], lambda _proof: Slow())
+    lend(prover, STEPS)
+    assert sum(map(len, prover._lanes[0].lent)) <= 2 * STEP < len(CONTENT)
+    is_let_on.set()
+    assert prover.finish() == {"whole": sha256(CONTENT)}
+    prover.stop()
+
+
 def test_nothing_has_a_digest_too(fd: int) -> None:
     assert proven(fd, (Proof("empty", ((0, 0),), sha256(b"")),), []) == {"empty": sha256(b"")}
     assert proven(fd, (), STEPS) == {}

@@ -132,7 +132,7 @@ def test_a_sparse_terabyte_is_listed_and_read_by_range(tmp_path: Path) -> None:
         source = Several((HubSource(place, "o/n", listed, http),))
         assert source.read(at + 7, 1000) == data[7:1007]
         with (tmp_path / "t").open("w+b") as target:
-            source.copy_to(target.fileno(), at, at, n_bytes - at, lambda _start, _end: None)
+            source.copy_to(target.fileno(), at, at, n_bytes - at, lambda _start, _end, _data=None: None)
             target.seek(at)
             assert target.read() == data
     assert resident_bytes() - before < 150 * MIB

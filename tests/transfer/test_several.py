@@ -107,7 +107,7 @@ def fetch(
     """Fetch a range and hold that each byte was told once, in this thread."""
     told: list[tuple[int, int]] = []
 
-    def note(start: int, stop: int) -> None:
+    def note(start: int, stop: int, _data: memoryview | None = None) -> None:
         assert threading.current_thread() is threading.main_thread()
         told.append((start, stop))
         wrote()
@@ -137,6 +137,19 @@ def test_a_file_comes_whole_over_any_number_of_connections(
     at_once = max(sum(a.started_s <= b.started_s < (a.ended_s or 0) for a in asked) for b in asked)
     assert at_once == connections
     assert one.sent_bytes("resolve") == len(DATA) or connections > 4, "nothing is asked for twice"
+
+
+def test_a_line_that_one_stream_fills_gets_no_other(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "TRY_S", 30)
+    for enough, at_once in ((1e6, 1), (1e12, 4)):
+        monkeypatch.setattr(crew, "ENOUGH_BYTES_PER_S", enough)
+        one = hub(stack, tmp_path, Fault(path="resolve", bytes_per_s=4e6))
+        assert fetch(several(stack, one), tmp_path) == DATA
+        asked = one.asked("resolve", method="GET")
+        found = max(sum(a.started_s <= b.started_s < (a.ended_s or 0) for a in asked) for b in asked)
+        assert found == at_once, "the first stretch tells, whatever is allowed"
 
 
 def test_a_part_of_a_file(stack: ExitStack, tmp_path: Path) -> None:
@@ -304,7 +317,7 @@ def test_an_interruption_ends_all_streams_within_a_second(
     work = crew.Crew(source._members, 4, Notes())
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        work.fetch(0, len(DATA), lambda data, at: None, lambda a, b: None)
+        work.fetch(0, len(DATA), lambda data, at: None, lambda a, b, data=None: None)
     assert time.monotonic() - interrupted_s < crew.STOP_S + 1
     assert not [t for t in work._threads if t.is_alive()]
 
@@ -333,7 +346,7 @@ def test_a_disk_that_fails_ends_it_and_what_was_written_is_told(stack: ExitStack
 
     work = crew.Crew(source._members, 4, Notes())
     with pytest.raises(OSError, match="No space"):
-        work.fetch(0, len(DATA), put, lambda a, b: told.append((a, b)))
+        work.fetch(0, len(DATA), put, lambda a, b, _data=None: told.append((a, b)))
     assert sorted(told) == sorted(written) and len(told) == 50
 
 
