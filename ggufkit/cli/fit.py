@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggufkit.cli.at_hand import model_headers
 from ggufkit.cli.fit_gpus import gpu_options
 from ggufkit.cli.fit_hosts import fit_over_hosts, host_option, refuse_beside_hosts
 from ggufkit.cli.fit_options import machine_options
 from ggufkit.cli.fit_text import no_room, show_report
 from ggufkit.cli.params import model_argument, output_options, source_option
 from ggufkit.cli.render import Out
-from ggufkit.errors import UsageError, printable
+from ggufkit.errors import UsageError
 
 if TYPE_CHECKING:
     from ggufkit.fit.estimate import Offload
@@ -87,28 +88,7 @@ ISAS = ("avx512", "avx2", "amx", "neon", "none")
 @click.option("--check", is_flag=True, help="Exit with 8 when it does not fit in memory.")
 @source_option
 @output_options
-def command(
-    out: Out,
-    model: str | None,
-    ram: int | None,
-    machines: tuple[str, ...],
-    hosts: tuple[tuple[str, int], ...],
-    bandwidth: int | None,
-    gpu_bandwidth: int | None,
-    disk_speed: int | None,
-    ctx_size: int | None,
-    runtime: str | None,
-    calibrate: str | None,
-    min_speed: float,
-    picture: Path | None,
-    force: bool,
-    check: bool,
-    explain: bool,
-    compare: bool,
-    source: str,
-    isa: Isa | None,
-    **wishes: Any,
-) -> None:
+def command(out: Out, **flags: Any) -> None:
     """Say whether a model fits this machine.
 
     \b
@@ -142,65 +122,126 @@ def command(
     -q prints fits, tight, pages, no or unknown. A part of the memory is set aside for the system, and
     shown; and for the compute buffer of architectures for which it is not or only roughly known.
     """
-    from ggufkit.fit.profiles import find_runtime
-    from ggufkit.verbs.placing import isa_for
-    from ggufkit.verbs.rigs import find_rigs
-
-    if hosts:
-        refuse_beside_hosts(
-            {"--ram": ram, "--machine": machines, "--vram": wishes["offload"], "--calibrate": calibrate}
-            | {"--plot": picture, "--explain": explain, "--compare": compare}
-        )
-        fit_over_hosts(
-            out,
-            model,
-            source,
-            hosts,
-            context_tokens=ctx_size,
-            wishes=_wishes(isa=isa or "avx512", **wishes),  # the one that may keep the most copies
-            runtime=None if runtime is None else find_runtime(runtime),
-            check=check,
-        )
+    given = _Flags(**flags)
+    if given.hosts:
+        _fit_over_hosts(out, given)
         return
-    draw = _painter(out, picture, force=force)
-    calibrate = _forgotten(calibrate)
-    rigs = find_rigs(
-        machines,
-        ram_bytes=ram,
-        bandwidth_bytes_per_s=bandwidth,
-        gpu_bytes_per_s=gpu_bandwidth,
-        disk_bytes_per_s=disk_speed,
-        model=Path(model) if model and Path(model).exists() else None,
-    )
-    asked = _Asked(
-        rigs=rigs,
-        context_tokens=ctx_size,
-        wishes=_wishes(isa=isa or isa_for(rigs[0]), **wishes),
-        runtime=None if runtime is None else find_runtime(runtime),
-        check=check,
-        draw=draw,
-    )
-    several = None if model is None else _several(out, model, source)
-    if calibrate is not None and (several is not None or len(rigs) > 1):
-        raise UsageError("--calibrate is for one model on this machine", hint="name the quant that was run")
-    if compare and (several is not None or len(rigs) > 1):
-        raise UsageError("--compare is for one model and one machine", hint="name one of them")
+    asked = _asked(out, given)
+    several = None if given.model is None else _several(out, given.model, given.source)
+    if several is not None or len(asked.rigs) > 1:
+        _check_for_one(asked)
     if several is not None:
-        _fit_several(out, several, asked, min_speed)
+        _fit_several(out, several, asked, given.min_speed)
     else:
-        _fit_one(out, model, source, asked, calibrate=calibrate, explain=explain, compare=compare)
+        _fit_one(out, given.model, given.source, asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flags:
+    """What was typed, by the names that Click gives it."""
+
+    model: str | None
+    source: str
+    ram: int | None
+    machines: tuple[str, ...]
+    hosts: tuple[tuple[str, int], ...]
+    bandwidth: int | None
+    gpu_bandwidth: int | None
+    disk_speed: int | None
+    ctx_size: int | None
+    runtime: str | None
+    parallel: int | None
+    cache_type_k: str
+    cache_type_v: str
+    batch_size: int | None
+    ubatch_size: int
+    flash_attn: str
+    kv_unified: bool
+    swa_full: bool
+    offload: Offload | None
+    isa: Isa | None
+    calibrate: str | None
+    min_speed: float
+    picture: Path | None
+    force: bool
+    check: bool
+    explain: bool
+    compare: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What holds for one model as for several."""
+    """What is asked of one model, or of several."""
 
     rigs: tuple[Rig, ...]
     context_tokens: int | None
     wishes: Wishes
     runtime: Runtime | None
+    calibrate: str | None
     check: bool
+    explain: bool
+    compare: bool
     draw: Callable[[RepoFit | Comparison | FitReport], None]
+
+
+def _asked(out: Out, given: _Flags) -> _Asked:
+    """Look up what the flags name: machines, a runtime, the place of the picture."""
+    from ggufkit.verbs.placing import isa_for
+    from ggufkit.verbs.rigs import find_rigs
+
+    draw = _painter(out, given.picture, force=given.force)
+    calibrate = _forgotten(given.calibrate)
+    rigs = find_rigs(
+        given.machines,
+        ram_bytes=given.ram,
+        bandwidth_bytes_per_s=given.bandwidth,
+        gpu_bytes_per_s=given.gpu_bandwidth,
+        disk_bytes_per_s=given.disk_speed,
+        model=Path(given.model) if given.model and Path(given.model).exists() else None,
+    )
+    return _Asked(
+        rigs=rigs,
+        context_tokens=given.ctx_size,
+        wishes=_wishes(given, given.isa or isa_for(rigs[0])),
+        runtime=_runtime(given),
+        calibrate=calibrate,
+        check=given.check,
+        explain=given.explain,
+        compare=given.compare,
+        draw=draw,
+    )
+
+
+def _fit_over_hosts(out: Out, given: _Flags) -> None:
+    refuse_beside_hosts(
+        {
+            "--ram": given.ram,
+            "--machine": given.machines,
+            "--vram": given.offload,
+            "--calibrate": given.calibrate,
+            "--plot": given.picture,
+            "--explain": given.explain,
+            "--compare": given.compare,
+        }
+    )
+    fit_over_hosts(
+        out,
+        given.model,
+        given.source,
+        given.hosts,
+        context_tokens=given.ctx_size,
+        wishes=_wishes(given, given.isa or "avx512"),  # the one that may keep the most copies
+        runtime=_runtime(given),
+        check=given.check,
+    )
+
+
+def _check_for_one(asked: _Asked) -> None:
+    """Refuse, where there are several models or machines, what is for one."""
+    if asked.calibrate is not None:
+        raise UsageError("--calibrate is for one model on this machine", hint="name the quant that was run")
+    if asked.compare:
+        raise UsageError("--compare is for one model and one machine", hint="name one of them")
 
 
 def _forgotten(calibrate: str | None) -> str | None:
@@ -239,23 +280,10 @@ def _fit_several(out: Out, several: Several, asked: _Asked, min_speed: float) ->
     show_repo(out, fit, check=asked.check)
 
 
-def _fit_one(
-    out: Out,
-    model: str | None,
-    source: str,
-    asked: _Asked,
-    *,
-    calibrate: str | None,
-    explain: bool,
-    compare: bool,
-) -> None:
+def _fit_one(out: Out, model: str | None, source: str, asked: _Asked) -> None:
     from ggufkit.fit.profiles import settings_for
-    from ggufkit.verbs.fit import fit_model
-    from ggufkit.verbs.locate import load_headers
 
-    loaded = load_headers(model, source=source, progress=out.progress())
-    if model is None:
-        out.say(f"model: {printable(loaded.where)}")
+    loaded = model_headers(out, model, source)
     options: dict[str, Any] = {
         "name": loaded.name,
         "context_tokens": asked.context_tokens,
@@ -265,20 +293,28 @@ def _fit_one(
     if len(asked.rigs) > 1:
         _compare(out, loaded, asked, options)
         return
-    report = fit_model(loaded.headers, rig=asked.rigs[0], **options)
-    if calibrate is not None:
-        from ggufkit.verbs.calibrate import calibrate as learn
-
-        rig = learn(asked.rigs[0], loaded.headers, report, calibrate)
-        report = fit_model(loaded.headers, rig=rig, **options)
+    report = _report(loaded, asked, options)
     asked.draw(report)
-    show_report(out, report, explain=explain)
-    if compare:
+    show_report(out, report, explain=asked.explain)
+    if asked.compare:
         from ggufkit.cli.fit_compare import show_llama
 
         show_llama(out, model, report)
     if asked.check and not report.verdict.in_memory:
         raise no_room(report)
+
+
+def _report(loaded: LoadedModel, asked: _Asked, options: dict[str, Any]) -> FitReport:
+    """Judge the model on one machine, once more when there is a run to learn from."""
+    from ggufkit.verbs.fit import fit_model
+
+    report = fit_model(loaded.headers, rig=asked.rigs[0], **options)
+    if asked.calibrate is None:
+        return report
+    from ggufkit.verbs.calibrate import calibrate
+
+    rig = calibrate(asked.rigs[0], loaded.headers, report, asked.calibrate)
+    return fit_model(loaded.headers, rig=rig, **options)
 
 
 def _compare(out: Out, loaded: LoadedModel, asked: _Asked, options: dict[str, Any]) -> None:
@@ -302,30 +338,24 @@ def _painter(
     return lambda found: out.say(f"picture: {plot(found, picture, force=force)}")
 
 
-def _wishes(
-    *,
-    parallel: int | None,
-    cache_type_k: str,
-    cache_type_v: str,
-    batch_size: int | None,
-    ubatch_size: int,
-    flash_attn: str,
-    kv_unified: bool,
-    swa_full: bool,
-    offload: Offload | None,
-    isa: Isa,
-) -> Wishes:
+def _runtime(given: _Flags) -> Runtime | None:
+    from ggufkit.fit.profiles import find_runtime
+
+    return None if given.runtime is None else find_runtime(given.runtime)
+
+
+def _wishes(given: _Flags, isa: Isa) -> Wishes:
     from ggufkit.fit.profiles import Wishes
 
     return Wishes(
-        n_sequences=parallel,
-        n_batch_tokens=batch_size,
-        n_ubatch_tokens=ubatch_size,
-        flash=None if flash_attn == "auto" else flash_attn == "on",
-        unified=kv_unified,
-        swa_full=swa_full,
-        cache_type_k=cache_type_k,
-        cache_type_v=cache_type_v,
-        offload=offload,
+        n_sequences=given.parallel,
+        n_batch_tokens=given.batch_size,
+        n_ubatch_tokens=given.ubatch_size,
+        flash=None if given.flash_attn == "auto" else given.flash_attn == "on",
+        unified=given.kv_unified,
+        swa_full=given.swa_full,
+        cache_type_k=given.cache_type_k,
+        cache_type_v=given.cache_type_v,
+        offload=given.offload,
         isa=isa,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggufkit.cli.at_hand import model_headers
 from ggufkit.cli.fit_tables import LEVELS
 from ggufkit.cli.params import MEMORY_SIZE
 from ggufkit.cli.render import Out, count_text, gb_text, size_text, table
@@ -45,7 +46,7 @@ host_option = click.option(
 )
 
 
-def refuse_beside_hosts(given: dict[str, object]) -> None:
+def refuse_beside_hosts(given: Mapping[str, object]) -> None:
     """Raise UsageError for flags that say nothing of several machines, by their names."""
     flag = next((name for name, value in given.items() if value), None)
     if flag is not None:
@@ -67,13 +68,10 @@ def fit_over_hosts(
     from ggufkit.fit.hosts import Host
     from ggufkit.fit.profiles import settings_for
     from ggufkit.verbs.hosts import check_hosts, fit_hosts
-    from ggufkit.verbs.locate import load_headers
 
     machines = tuple(Host(name, n_bytes) for name, n_bytes in hosts)
     check_hosts(machines)
-    loaded = load_headers(model, source=source, progress=out.progress())
-    if model is None:
-        out.say(f"model: {printable(loaded.where)}")
+    loaded = model_headers(out, model, source)
     found = fit_hosts(
         loaded.headers,
         machines,

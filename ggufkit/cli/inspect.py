@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ggufkit.cli.at_hand import model_headers
 from ggufkit.cli.params import model_argument, output_options, source_option
 from ggufkit.cli.render import Out, count_text, size_text, table
-from ggufkit.errors import UsageError, printable
+from ggufkit.errors import UsageError
 
 if TYPE_CHECKING:
     from ggufkit.gguf.stats import Share
@@ -101,17 +102,10 @@ def _untangled(model: str | None, pattern: str | None) -> tuple[str | None, str 
 
 def _load(out: Out, model: str | None, source: str, one_file: bool) -> LoadedModel:
     from ggufkit.verbs.inspect import load_one, warnings_of
-    from ggufkit.verbs.locate import load_headers
 
     if one_file and model is None:
         raise UsageError("--one-file needs the file's name", hint="ggufkit inspect FILE --one-file")
-    loaded = (
-        load_one(Path(model))
-        if one_file and model
-        else load_headers(model, source=source, progress=out.progress())
-    )
-    if model is None:
-        out.say(f"model: {printable(loaded.where)}")
+    loaded = load_one(Path(model)) if one_file and model else model_headers(out, model, source)
     for warning in warnings_of(loaded.headers):
         out.warn(warning)
     return loaded

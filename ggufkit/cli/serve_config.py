@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggufkit.cli.at_hand import model_here
 from ggufkit.cli.fit_gpus import ALL, AUTO, offload_of
 from ggufkit.cli.fit_hosts import HostSize, host_table
 from ggufkit.cli.params import MEMORY_SIZE, force_option, model_argument, output_options
@@ -129,13 +130,10 @@ def command(
     for GPUs are passed on. rpc divides the model among this machine, which has the file, and workers, and
     writes a command for each. Nothing is started and nothing installed.
     """
-    from ggufkit.verbs.locate import find_model
     from ggufkit.verbs.serve_config import check_target, plan_serving, serve_config
 
     _check_output(output, force)
-    found = find_model(model)
-    if model is None:
-        out.say(f"model: {found.folder / found.name}")
+    found = model_here(out, model)
     asked = _wishes(**wishes)
     check_target(target, has_workers=bool(asked.workers))
     plan = plan_serving(found, asked, server=server, dialect=dialect, ram_bytes=ram)
