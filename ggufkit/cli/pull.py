@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,7 @@ from ggufkit.cli.pull_to import place_options, pull_into_place
 from ggufkit.cli.quants import quants_table
 from ggufkit.cli.render import Out, count_text, size_text, table
 from ggufkit.errors import printable
+from ggufkit.progress import Progress
 
 if TYPE_CHECKING:
     from ggufkit.verbs.pull import PullPlan, PullReport
@@ -32,23 +34,7 @@ if TYPE_CHECKING:
 @line_options
 @dry_run_option
 @output_options
-def command(
-    out: Out,
-    ref: str,
-    quant: str | None,
-    source: str,
-    revision: str | None,
-    local_dir: Path | None,
-    merge: bool,
-    to: tuple[Runtime, ...],
-    name: str | None,
-    user_repo: str | None,
-    adopt_dirs: tuple[Path, ...],
-    no_adopt: bool,
-    connections: int,
-    limit_rate: int | None,
-    dry_run: bool,
-) -> None:
+def command(out: Out, **flags: Any) -> None:
     """Get a quant from ModelScope or Hugging Face.
 
     \b
@@ -72,22 +58,61 @@ def command(
     With --to the model goes straight to where Ollama, LM Studio or llama-server -hf reads it, its bytes on
     the disk once, whichever disk that is: split quants as one file for Ollama, as published for the others.
     """
-    from ggufkit.hubs.quants import QuantError
-    from ggufkit.verbs.pull import plan_pull, pull
-
-    out.say(f"asking for {printable(ref)}")
+    given = _Flags(**flags)
+    out.say(f"asking for {printable(given.ref)}")
     progress = out.progress()
+    plan = _plan(out, given, progress)
+    if given.to or given.name or given.user_repo:
+        pull_into_place(
+            out,
+            plan,
+            progress,
+            to=given.to,
+            merge=given.merge,
+            name=given.name,
+            user_repo=given.user_repo,
+            dry_run=given.dry_run,
+        )
+    elif not (given.merge and pull_into_one(out, plan, progress, dry_run=given.dry_run)):
+        _pull_as_published(out, plan, progress, dry_run=given.dry_run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flags:
+    """What was typed, by the names that Click gives it."""
+
+    ref: str
+    quant: str | None
+    source: str
+    revision: str | None
+    local_dir: Path | None
+    merge: bool
+    to: tuple[Runtime, ...]
+    name: str | None
+    user_repo: str | None
+    adopt_dirs: tuple[Path, ...]
+    no_adopt: bool
+    connections: int
+    limit_rate: int | None
+    dry_run: bool
+
+
+def _plan(out: Out, given: _Flags, progress: Progress) -> PullPlan:
+    """Plan the pull; says which quants there are when it can't tell which one is meant."""
+    from ggufkit.hubs.quants import QuantError
+    from ggufkit.verbs.pull import plan_pull
+
     try:
         plan = plan_pull(
-            ref,
-            quant=quant,
-            source=source,
-            revision=revision,
-            local_dir=local_dir,
-            adopt=not no_adopt,
-            adopt_dirs=adopt_dirs,
-            connections=connections,
-            limit_bytes_per_s=limit_rate,
+            given.ref,
+            quant=given.quant,
+            source=given.source,
+            revision=given.revision,
+            local_dir=given.local_dir,
+            adopt=not given.no_adopt,
+            adopt_dirs=given.adopt_dirs,
+            connections=given.connections,
+            limit_bytes_per_s=given.limit_rate,
             progress=progress,
         )
     except QuantError as error:
@@ -95,15 +120,17 @@ def command(
         raise
     for remark in plan.remarks:
         out.warn(remark)
-    if to or name or user_repo:
-        return pull_into_place(
-            out, plan, progress, to=to, merge=merge, name=name, user_repo=user_repo, dry_run=dry_run
-        )
-    if merge and pull_into_one(out, plan, progress, dry_run=dry_run):
-        return None
+    return plan
+
+
+def _pull_as_published(out: Out, plan: PullPlan, progress: Progress, *, dry_run: bool) -> None:
+    """Fetch the quant's files as they are in the repo."""
+    from ggufkit.verbs.pull import pull
+
     say_if_merged(out, plan)
     if dry_run:
-        return _show_plan(out, plan)
+        _show_plan(out, plan)
+        return
     out.say(
         f"{plan.repo.titles(plan.quant.files)}: {plan.quant.name}, {count_text(len(plan.files), 'file')}, "
         f"{size_text(plan.total_bytes)} to {plan.root}{adopted_text(plan.files)}"
@@ -113,7 +140,6 @@ def command(
         out.hint("next: ggufkit merge (these are pieces of one file; nothing loads them as they are)")
     else:
         out.hint("next: ggufkit fit, ggufkit merge" if len(plan.files) > 1 else "next: ggufkit fit")
-    return None
 
 
 def _show_plan(out: Out, plan: PullPlan) -> None:

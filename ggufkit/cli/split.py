@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ggufkit.cli.params import SHARD_SIZE, dry_run_option, force_option, model_argument, output_options
 from ggufkit.cli.render import Out, count_text, size_text, table
 from ggufkit.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from ggufkit.verbs.split import SplitPlan, SplitReport
 
 
 @click.command("split", short_help="Cut a file into shards.")
@@ -53,10 +57,10 @@ def command(
     if model is None:
         out.say(f"model: {found.files[0]}")
     if restore:
-        from ggufkit.verbs.restore import plan_restore
-
         if max_size or max_tensors or no_tensor_first:
             raise UsageError("--restore takes no sizes", hint="the shards are as they were published")
+        from ggufkit.verbs.restore import plan_restore
+
         plan = plan_restore(found, output=output, force=force)
     else:
         plan = plan_split(
@@ -68,21 +72,25 @@ def command(
             force=force,
         )
     if dry_run:
-        rows = [
-            (size_text(j.layout.n_bytes), "there" if j.target in plan.existing else "write", j.target)
-            for j in plan.jobs
-        ]
-        text = table(("SIZE", "ACTION", "FILE"), rows, right=[0])
-        text += f"\n{size_text(plan.n_bytes)} in all, {size_text(plan.free_bytes)} free"
-        document = {
-            "shards": [
-                {"path": p, "n_bytes": j.layout.n_bytes} for p, j in zip(plan.paths, plan.jobs, strict=True)
-            ]
-        }
-        out.say("[dry run] nothing is written")
-        out.result(document, text, quiet=plan.paths)
-        return
-    report = split(plan, out.progress())
+        _show_plan(out, plan)
+    else:
+        _show_report(out, split(plan, out.progress()))
+
+
+def _show_plan(out: Out, plan: SplitPlan) -> None:
+    rows = [
+        (size_text(j.layout.n_bytes), "there" if j.target in plan.existing else "write", j.target)
+        for j in plan.jobs
+    ]
+    text = table(("SIZE", "ACTION", "FILE"), rows, right=[0])
+    text += f"\n{size_text(plan.n_bytes)} in all, {size_text(plan.free_bytes)} free"
+    sizes = zip(plan.paths, plan.jobs, strict=True)
+    document = {"shards": [{"path": path, "n_bytes": job.layout.n_bytes} for path, job in sizes]}
+    out.say("[dry run] nothing is written")
+    out.result(document, text, quiet=plan.paths)
+
+
+def _show_report(out: Out, report: SplitReport) -> None:
     where = report.shards[0].path.parent
     done = "there already" if report.already else f"in {report.seconds:.1f} s"
     text = f"{count_text(len(report.shards), 'shard')} in {where}: {size_text(report.n_bytes)}, {done}"
