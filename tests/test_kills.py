@@ -1,4 +1,4 @@
-"""A sample of scripts/kills: 30 kills of commands that write, and power cuts, on a small model."""
+"""A sample of scripts/kills: 31 kills of commands that write, and power cuts, on a small model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.hub import TestHub, run_hub
-from tests.support.kills import (
+from tests.support.kill_scenarios import (
     CONSUME,
+    IMPORT,
+    IMPORT_SHARDS,
     MERGE,
     PULL,
     PULL_MERGE,
     PULL_OLLAMA,
     Published,
     Scenario,
-    kill_often,
-    publish,
 )
+from tests.support.kills import kill_often, publish
 from tests.support.lossy import n_calls, restore
 from tests.support.power import CUT, OTHER_BOOT, SYNC_OFTEN, can_mount, cut_once
 from tests.verbs.published import Zygote, model_bytes
@@ -51,7 +52,16 @@ def zygote(hub: TestHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Z
 
 
 @pytest.mark.parametrize(
-    ("scenario", "n_kills"), [(PULL, 5), (PULL_MERGE, 6), (PULL_OLLAMA, 6), (MERGE, 5), (CONSUME, 8)]
+    ("scenario", "n_kills"),
+    [
+        (PULL, 5),
+        (PULL_MERGE, 5),
+        (PULL_OLLAMA, 5),
+        (MERGE, 4),
+        (CONSUME, 6),
+        (IMPORT, 3),
+        (IMPORT_SHARDS, 3),
+    ],
 )
 def test_killed_at_random_moments_all_ends_right(
     scenario: Scenario, n_kills: int, published: Published, hub: TestHub, zygote: Zygote, tmp_path: Path

@@ -13,16 +13,24 @@ from ggufkit.gguf.header import Header
 from ggufkit.gguf.layout import Layout, merge_layout
 from ggufkit.gguf.pieces import pieces_of
 from ggufkit.gguf.shards import check_set
-from ggufkit.hubs.manifest import Manifest, ManifestFile
+from ggufkit.hubs.manifest import RECORD_FOLDER, Manifest, ManifestFile
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
-from ggufkit.transfer.engine import Job, resumable_bytes, write
+from ggufkit.transfer.engine import PART_SUFFIX, Job, resumable_bytes, write
 from ggufkit.transfer.filesystem import check_file
 from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
 from ggufkit.transfer.sources import LocalSource, Source
 from ggufkit.verbs.locate import LocalModel
-from ggufkit.verbs.record import Record, digests, journal_path, pull_command, records_in, write_record
+from ggufkit.verbs.record import (
+    LEVELS_UP,
+    Record,
+    digests,
+    journal_path,
+    pull_command,
+    records_in,
+    write_record,
+)
 from ggufkit.verbs.shard_memory import keep_shards
 from ggufkit.verbs.sound import has_same_header, is_same_content
 
@@ -147,6 +155,15 @@ def discard(job: Job) -> None:
     """Remove what an ended run kept to go on with: with another source, a mended shard, it is of no use."""
     job.part.unlink(missing_ok=True)
     Journal(job.journal, "").forget()
+
+
+def forget_notes(output: Path) -> None:
+    """Remove the notes of a merge that was killed when the file had its name already."""
+    if output.with_name(output.name + PART_SUFFIX).exists():
+        return
+    for root in output.absolute().parents[:LEVELS_UP]:
+        if (root / RECORD_FOLDER).is_dir():
+            Journal(journal_path(root, output), "").forget()
 
 
 def default_output(model: LocalModel) -> Path:

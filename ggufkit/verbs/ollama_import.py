@@ -205,6 +205,9 @@ def _merged(plan: ImportPlan, progress: Progress) -> str:
 
 def _digest(plan: ImportPlan, progress: Progress) -> str:
     """Return the file's digest, taken now unless it is remembered of this state of the file."""
+    from ggufkit.verbs.merge import forget_notes
+
+    forget_notes(plan.source)  # of an import that was killed just when it had merged the shards
     cache = digests()
     sha256 = cache.get(plan.source)
     if sha256 is None:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from tests.support.faults import Fault
 from tests.support.hub import TestHub
-from tests.support.kills import CONSUME, PULL, PULL_BYTES_PER_S, STREAM_BYTES_PER_S, Published, Scenario
+from tests.support.kill_scenarios import CONSUME, PULL, Published, Scenario
+from tests.support.kills import PULL_BYTES_PER_S, STREAM_BYTES_PER_S
 from tests.verbs.published import Child, Zygote
 
 SYNC_OFTEN = "import ggufkit.transfer.journal as j; j.SYNC_EVERY_BYTES = 4 << 20"

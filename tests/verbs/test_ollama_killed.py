@@ -18,8 +18,10 @@ from ggufkit.runtimes.intents import Note, leftovers, sweep
 from ggufkit.runtimes.ollama import StorePlace
 from ggufkit.runtimes.ollama_store import Store
 from ggufkit.runtimes.ollama_writer import sweep_store
+from ggufkit.transfer.journal import Journal
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.ollama_import import ImportReport, ollama_import, plan_ollama_import
+from ggufkit.verbs.record import journal_path
 from tests.support.disks import other_file_system
 from tests.support.ggufs import make_gguf
 from tests.support.trees import snapshot
@@ -99,6 +101,20 @@ def test_killed_at_every_step(source: Path, tmp_path: Path, method: str, there: 
     bring(source, store, name="a", method=method)
     assert whole(store, source)
     assert not store.staging.exists()
+
+
+def test_the_notes_of_a_merge_killed_at_its_end_go(source: Path, tmp_path: Path) -> None:
+    """Shards are merged for the import; killed after the file has its name, the next one finds the file."""
+    notes = journal_path(source.parent, source)
+    Journal(notes, "any").save()
+    assert list(notes.parent.iterdir())
+    growing = source.with_name(f"{source.name}.part")
+    growing.touch()
+    bring(source, Store(tmp_path / "a"), name="a")
+    assert list(notes.parent.iterdir()), "another merge is under way: they are its"
+    growing.unlink()
+    bring(source, Store(tmp_path / "b"), name="b")
+    assert sorted(source.parent.iterdir()) == [source]
 
 
 def whole(store: Store, source: Path) -> bool:
