@@ -1,19 +1,22 @@
-"""Hugging Face and its mirrors, through huggingface_hub: listing, auth and URLs.
+"""Hugging Face and its mirrors: listing, auth and URLs, over huggingface_hub's session and tokens.
 
-Only that. Bytes are fetched over plain HTTP from `/resolve/`, never over Xet: mirrors can't serve it.
+Its light parts only: `HfApi` takes longer to import than a hub to answer, and lists neither within a time
+limit nor without waits of its own. Bytes are fetched over plain HTTP from `/resolve/`, never over Xet:
+mirrors can't serve it.
 """
 
 from __future__ import annotations
 
+import platform
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, cast
+from urllib.parse import quote, urlsplit
 
-from huggingface_hub import HfApi, get_session, hf_hub_url, hf_raise_for_status
+import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-from huggingface_hub.hf_api import ModelInfo, RepoFile
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not in __all__
+from huggingface_hub.utils import get_session, validate_repo_id  # type: ignore[attr-defined]  # no __all__
 
 from ggufkit import __version__
 from ggufkit.errors import NetworkError, NotFoundError, printable
@@ -26,14 +29,18 @@ from ggufkit.progress import Progress
 DEFAULT_REVISION = "main"
 MAX_SIBLINGS = 50_000
 """Above this the Hub may leave files out of a model's info (huggingface_hub, VERY_LARGE_REPO_THRESHOLD)."""
+MAX_PAGES = 1_000
+"""Of a tree, 1000 entries each (huggingface_hub hf_api.py `_iter_repo_tree_pages`): no repo has as many."""
+MAX_QUERY_CHARS = 8_000
+"""Of the link to a next page."""
 
 # The base of all errors of the client's HTTP library: httpx (huggingface_hub 1) or httpx2 (2).
 _HTTP_ERROR = cast(
     type[Exception], next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# What the client's parsing of a hostile or broken answer raises.
-_PARSE_ERRORS = (ValueError, TypeError, KeyError, AttributeError)
+# What reading a hostile or broken answer raises; RecursionError for [[[[...
+_PARSE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class HuggingFace:
@@ -54,20 +61,16 @@ class HuggingFace:
 
     def locate(self, repo_id: str, file: RemoteFile) -> Address:
         """Return the URL of `file` at its commit."""
-        url = hf_hub_url(repo_id, file.path, revision=file.revision, endpoint=self.endpoint)
-        headers = build_hf_headers(token=self._token(), library_name="ggufkit", library_version=__version__)
-        return Address(url, headers)
+        revision = quote(file.revision, safe="")
+        return Address(f"{self.endpoint}/{repo_id}/resolve/{revision}/{quote(file.path)}", self._headers())
 
     def _list_once(self, repo_id: str, asked: str) -> Listing:
-        what = f"revision {asked}"
         try:
+            validate_repo_id(repo_id)
             commit, files = self._fetch(repo_id, asked)
         except HFValidationError as error:
             hint = f"ms:{repo_id} asks ModelScope"
             raise NotFoundError(f"Hugging Face has no repos with names like {repo_id}", hint=hint) from error
-        except HfHubHTTPError as error:
-            status, headers = error.response.status_code, error.response.headers
-            raise refusals.refused(self.name, self.endpoint, repo_id, status, headers, what=what) from error
         except OfflineModeIsEnabled as error:
             raise NetworkError("HF_HUB_OFFLINE forbids to ask Hugging Face", hint="unset it") from error
         except _HTTP_ERROR as error:
@@ -83,70 +86,84 @@ class HuggingFace:
         Mirrors that drop `?blobs=true` give no sizes; they are asked for the tree as well. Some name no
         commit; files are then asked for by the revision.
         """
-        api = HfApi(self.endpoint, self._token(), library_name="ggufkit", library_version=__version__)
-        # httpx takes (connect, read, write, pool), which the client's annotation does not know
-        timeout = cast(Any, (calls.CONNECT_TIMEOUT_S, *[calls.READ_TIMEOUT_S] * 3))
-        info = api.model_info(repo_id, revision=asked, files_metadata=True, timeout=timeout)
-        commit = info.sha
+        get = partial(self._get, repo_id, asked, self._headers())
+        info = get(f"revision/{quote(asked, safe='')}?blobs=true").json()
+        commit = info.get("sha")
         if commit is not None and not _COMMIT.fullmatch(commit):
             raise ValueError("no commit")
-        if info.id != repo_id:  # the Hub redirects from a repo's former names
-            self._progress.note(f"{repo_id} is now called {printable(str(info.id))}")
-        files = _siblings(info, commit or asked)
+        if info["id"] != repo_id:  # the Hub redirects from a repo's former names
+            self._progress.note(f"{repo_id} is now called {printable(str(info['id']))}")
+        revision = commit or asked
+        files = _siblings(info.get("siblings") or [], revision)
         if files is None:
-            with _our_patience():
-                tree = list(api.list_repo_tree(repo_id, recursive=True, revision=commit or asked))
-            files = tuple(_tree_file(one, commit or asked) for one in tree if isinstance(one, RepoFile))
+            files = _tree_files(_entries(get, f"tree/{quote(revision, safe='')}"), revision)
         return commit, files
 
-    def _token(self) -> bool | None:
-        """Return what makes the client look its token up (None), or leave it (False)."""
-        return None if may_see_token(self.name, self.endpoint) else False
+    def _get(self, repo_id: str, asked: str, headers: dict[str, str], path: str) -> Any:
+        """Return the API's response about a repo; raise what a refusal means."""
+        url = f"{self.endpoint}/api/models/{repo_id}/{path}"
+        read_s = calls.READ_TIMEOUT_S
+        timeout = (calls.CONNECT_TIMEOUT_S, read_s, read_s, read_s)  # httpx: connect, read, write, pool
+        response = get_session().get(url, headers=headers, timeout=timeout)
+        status, what = response.status_code, f"revision {asked}"
+        if status >= 400:
+            raise refusals.refused(self.name, self.endpoint, repo_id, status, response.headers, what=what)
+        return response
+
+    def _headers(self) -> dict[str, str]:
+        """Return the user agent and, where it may be seen, the token that the client finds.
+
+        The client's own headers ask its hub first which AI agents there are, whether or not that is the
+        hub that is asked, and keep the answer in the user's home (utils/_detect_agent.py).
+        """
+        client = f"hf_hub/{huggingface_hub.__version__}; python/{platform.python_version()}"
+        headers = {"user-agent": f"ggufkit/{__version__}; {client}"}
+        if may_see_token(self.name, self.endpoint):
+            # brings yaml and a file lock along: 35 ms that a mirror need not be waited for
+            from huggingface_hub.utils import get_token_to_send  # type: ignore[attr-defined]  # as above
+
+            token = get_token_to_send(None)  # None when HF_HUB_DISABLE_IMPLICIT_TOKEN says so, too
+            headers |= {"authorization": f"Bearer {token}"} if token else {}
+        return headers
 
 
-def _siblings(info: ModelInfo, commit: str) -> tuple[RemoteFile, ...] | None:
-    """Return the files in a model's info, or None when it is not the whole story."""
-    siblings = info.siblings or []
-    if not siblings or len(siblings) > MAX_SIBLINGS or any(s.size is None for s in siblings):
-        return None
-    return tuple(
-        remote_file(s.rfilename, s.lfs.size if s.lfs else s.size, s.lfs.sha256 if s.lfs else None, commit)
-        for s in siblings
-    )
+def _entries(get: Callable[[str], Any], path: str) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a repo's tree, page by page.
 
-
-def _tree_file(entry: RepoFile, commit: str) -> RemoteFile:
-    lfs = entry.lfs
-    return remote_file(entry.path, lfs.size if lfs else entry.size, lfs.sha256 if lfs else None, commit)
-
-
-@contextmanager
-def _our_patience() -> Iterator[None]:
-    """Hold the client's requests to our time limits, and leave it to `insist` to ask a busy hub again.
-
-    `list_repo_tree` takes no time limit, waits for ever, and sleeps as long as Retry-After says. The
-    client's session is shared, so this also holds for what other threads ask meanwhile.
+    Only its query is taken from the link to the next page: mirrors may pass on the Hub's own, and nobody
+    is asked but the endpoint.
     """
-    limits = dict.fromkeys(("read", "write", "pool"), calls.READ_TIMEOUT_S)
+    query, seen = "recursive=true", {""}
+    while query not in seen and len(seen) <= MAX_PAGES and _is_sane(query):
+        seen.add(query)
+        response = get(f"{path}?{query}")
+        entries = response.json()
+        if not isinstance(entries, list):
+            raise TypeError("no page")
+        yield from entries
+        if "next" not in response.links:
+            return
+        query = urlsplit(response.links["next"]["url"]).query
+    raise ValueError("no end of pages")
 
-    def limit(request: Any) -> None:
-        request.extensions["timeout"] = {"connect": calls.CONNECT_TIMEOUT_S, **limits}
 
-    def refuse(response: Any) -> None:
-        if response.status_code >= 400:
-            response.read()
-            hf_raise_for_status(response)
+def _is_sane(query: str) -> bool:
+    """Tell whether httpx would take it: what it raises for URLs that it does not is no HTTPError."""
+    return len(query) <= MAX_QUERY_CHARS and query.isprintable()
 
-    session = get_session()
-    before = session.event_hooks
-    session.event_hooks = {
-        "request": [*before.get("request", []), limit],
-        "response": [*before.get("response", []), refuse],
-    }
-    try:
-        yield
-    finally:  # take out ours only: another thread may have put its own in meanwhile
-        session.event_hooks = {
-            event: [hook for hook in hooks if hook not in (limit, refuse)]
-            for event, hooks in session.event_hooks.items()
-        }
+
+def _siblings(siblings: list[dict[str, Any]], revision: str) -> tuple[RemoteFile, ...] | None:
+    """Return the files in a model's info, or None when it is not the whole story."""
+    if not siblings or len(siblings) > MAX_SIBLINGS or any(s.get("size") is None for s in siblings):
+        return None
+    return tuple(_file(s, s["rfilename"], "sha256", revision) for s in siblings)
+
+
+def _tree_files(entries: Iterable[dict[str, Any]], revision: str) -> tuple[RemoteFile, ...]:
+    return tuple(_file(e, e["path"], "oid", revision) for e in entries if e["type"] == "file")
+
+
+def _file(entry: dict[str, Any], path: object, digest: str, revision: str) -> RemoteFile:
+    """Return a file with the size and the digest of what it stands for, where it is kept in LFS."""
+    lfs = entry.get("lfs")
+    return remote_file(path, (lfs or entry)["size"], lfs[digest] if lfs else None, revision)

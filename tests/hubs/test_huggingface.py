@@ -1,19 +1,22 @@
-"""Listing and URLs through the real huggingface_hub, against a hub that misbehaves."""
+"""Listing and URLs over the real huggingface_hub's session, against a hub that misbehaves."""
 
 from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import get_session
+from huggingface_hub import hf_hub_url
 
 from ggufkit import __version__
 from ggufkit.errors import AccessError, GgufkitError, IntegrityError, NetworkError, NotFoundError, UsageError
-from ggufkit.hubs import calls
+from ggufkit.hubs import calls, huggingface
 from ggufkit.hubs.hub import Hub, Listing, RemoteFile, open_hub
 from ggufkit.progress import Silent
 from tests.hubs.conftest import FILES
@@ -50,6 +53,30 @@ def test_a_listing_has_all_files_with_the_commit_in_one_request(fake: FakeHub) -
     assert f"ggufkit/{__version__}" in fake.log[0][1]["user-agent"]
 
 
+@pytest.mark.parametrize("trusted", ["127.0.0.1", ""])
+def test_a_process_loads_asks_and_leaves_nothing_more(
+    fake: FakeHub, clean_environment: Path, trusted: str
+) -> None:
+    """Half of the client is slower to import than hubs to answer; its headers ask a question of their own."""
+    fake.sizes_in_info = False
+    code = (
+        "from ggufkit.hubs.hub import open_hub; import sys; hub = open_hub('huggingface'); "
+        "hub.locate('o/n', hub.list_files('o/n').files[0]); "
+        "print([m for m in sys.modules if m in ('huggingface_hub.hf_api', 'huggingface_hub.file_download')])"
+    )
+    home = str(clean_environment)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, check=True, text=True,
+        env={"HOME": home, "USERPROFILE": home, "HF_ENDPOINT": fake.url, "GGUFKIT_TOKEN_HOSTS": trusted},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert [path.partition("?")[0] for path, _ in fake.log] == [
+        "/api/models/o/n/revision/main",
+        *[f"/api/models/o/n/tree/{COMMIT}"] * 3,
+    ]
+    assert list(clean_environment.rglob("*")) == []
+
+
 def test_a_commit_may_be_asked_for(fake: FakeHub) -> None:
     assert listing(fake, COMMIT).commit == COMMIT
 
@@ -63,6 +90,59 @@ def test_a_mirror_that_gives_no_sizes_is_asked_for_the_tree(fake: FakeHub) -> No
         "/api/models/o/n/revision/main",
         *[f"/api/models/o/n/tree/{COMMIT}"] * 3,  # pages
     ]
+
+
+def test_only_the_query_is_taken_of_a_link_to_the_next_page(fake: FakeHub) -> None:
+    """A mirror may pass on the Hub's own link; nobody else is asked, and nothing is left out."""
+    straight = listing(fake)
+    fake.sizes_in_info = False
+    honest = fake.answer
+
+    def answer(target: str) -> Answer:
+        got = honest(target)
+        if "Link" in got.headers:
+            got.headers["Link"] = got.headers["Link"].replace(fake.url, "https://huggingface.example")
+        return got
+
+    fake.answer = answer  # type: ignore[method-assign]
+    assert listing(fake) == straight
+    assert len(fake.log) == 1 + 1 + 3
+
+
+@pytest.mark.parametrize("query", ["?recursive=true", "", "?cursor=\x01", "?cursor=" + "x" * 70_000])
+def test_pages_that_lead_nowhere_are_no_listing(fake: FakeHub, query: str) -> None:
+    fake.instead = [Answer(body=fake.hf_info(blobs=False))]
+    fake.forever = Answer(200, [], {"Link": f'<{fake.url}/api/models/o/n/tree/x{query}>; rel="next"'})
+    assert "is no listing of o/n" in refusal(fake).message
+    assert len(fake.log) == 2
+
+
+def test_pages_without_end_are_no_listing(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface, "MAX_PAGES", 5)
+    honest = fake.answer
+
+    def answer(target: str) -> Answer:
+        if "tree" not in target:
+            return honest(target)
+        return Answer(200, [], {"Link": f'<{fake.url}?cursor={len(fake.log)}>; rel="next"'})
+
+    fake.sizes_in_info = False
+    monkeypatch.setattr(fake, "answer", answer)
+    assert "is no listing of o/n" in refusal(fake).message
+    assert len(fake.log) == 1 + 5
+
+
+def test_as_many_pages_as_there_may_be_are_read(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface, "MAX_PAGES", 3)
+    fake.sizes_in_info = False
+    assert len(listing(fake).files) == len(FILES)
+
+
+@pytest.mark.parametrize("path", ["a b/ü#?%.gguf", "x~(1)+&=;@:,$!*'.gguf", "a/b/模型.gguf"])
+@pytest.mark.parametrize("revision", [COMMIT, "refs/pr/1", "v1+#?"])
+def test_urls_are_the_clients(fake: FakeHub, path: str, revision: str) -> None:
+    url = hub_at(fake).locate("o/n", RemoteFile(path, 1, None, revision)).url
+    assert url == hf_hub_url("o/n", path, revision=revision, endpoint=fake.url)
 
 
 def test_a_url_holds_the_commit_and_is_quoted(fake: FakeHub) -> None:
@@ -117,6 +197,36 @@ def test_a_token_goes_to_the_hub_itself(clean_environment: Any, monkeypatch: pyt
     assert "authorization" not in mirror.locate("o/n", file).headers
 
 
+def test_no_token_is_shown_unasked_where_the_client_is_told_so(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", "127.0.0.1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    listing(fake)
+    assert "authorization" not in fake.log[0][1]
+
+
+def test_a_token_in_the_clients_file_is_found(
+    fake: FakeHub, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clean_environment / "hf-token").write_text("hf_from_file\n")
+    monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", "127.0.0.1")
+    listing(fake)
+    assert fake.log[0][1]["authorization"] == "Bearer hf_from_file"
+
+
+def test_a_redirect_to_another_host_is_not_shown_the_token(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", "127.0.0.1")
+    elsewhere = fake.url.replace("127.0.0.1", "localhost") + "/api/models/o/n/revision/main?blobs=true"
+    fake.instead = [Answer(307, "", {"Location": elsewhere})]
+    assert listing(fake).files
+    assert ["authorization" in headers for _, headers in fake.log] == [True, False]
+
+
 def test_no_error_shows_the_token(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", "127.0.0.1")
@@ -147,13 +257,6 @@ def test_a_busy_tree_is_asked_again(fake: FakeHub, naps: list[float]) -> None:
     fake.instead = [info, BUSY, info, Answer(429, "", {"Retry-After": "5"})]
     assert len(listing(fake).files) == len(FILES)
     assert naps == [1, 5]
-
-
-def test_the_clients_session_is_left_as_it_was(fake: FakeHub) -> None:
-    fake.sizes_in_info = False
-    before = get_session().event_hooks
-    listing(fake)
-    assert get_session().event_hooks == before
 
 
 def test_the_client_waits_for_no_tree_behind_our_back(fake: FakeHub, naps: list[float]) -> None:
@@ -206,7 +309,7 @@ def test_nobody_listens(clean_environment: Any, naps: list[float]) -> None:
 def test_a_hub_that_never_answers_is_given_up(
     fake: FakeHub, naps: list[float], monkeypatch: pytest.MonkeyPatch, with_tree: bool
 ) -> None:
-    """Both requests have a time limit, and so have the client's own retries of the tree."""
+    """Both requests have a time limit."""
     monkeypatch.setattr(calls, "READ_TIMEOUT_S", 0.1)
     monkeypatch.setattr(calls, "N_TRIES", 2)
     honest, given_up = fake.answer, threading.Event()
@@ -246,6 +349,14 @@ def test_a_hub_that_never_answers_is_given_up(
         (Answer(200, {"id": "o/n", "sha": COMMIT, "siblings": 7}), NetworkError, "is no listing of o/n"),
         (Answer(200, {"id": "o/n", "sha": COMMIT, "siblings": [{}]}), NetworkError, "is no listing of o/n"),
         (Answer(200, {"id": "o/n", "siblings": []}), NetworkError, "is no listing of o/n"),
+        (Answer(200, {"id": "o/n", "sha": 7}), NetworkError, "is no listing of o/n"),
+        (Answer(200, {"id": "o/n", "siblings": {"rfilename": "a"}}), NetworkError, "is no listing of o/n"),
+        (Answer(200, {"id": "o/n", "siblings": ["a"]}), NetworkError, "is no listing of o/n"),
+        (Answer(200, "[" * 100_000), NetworkError, "is no listing of o/n"),
+        (Answer(200, "\xff\ufffe"), NetworkError, "is no listing of o/n"),
+        (Answer(300, {}), NetworkError, "is no listing of o/n"),
+        (Answer(418, "[]"), NetworkError, "status 418"),
+        (Answer(404, "null"), NotFoundError, "has no repo o/n with revision nope"),
     ],
 )  # fmt: skip
 def test_refusals(fake: FakeHub, naps: list[float], answer: Answer, kind: type, words: str) -> None:
@@ -254,6 +365,33 @@ def test_refusals(fake: FakeHub, naps: list[float], answer: Answer, kind: type, 
     assert type(error) is kind
     assert words in error.message
     assert naps == []
+
+
+@pytest.mark.parametrize("location", ["http://127.0.0.1:70000/", "ftp://127.0.0.1/", "?again"])
+def test_a_redirect_that_leads_nowhere(fake: FakeHub, naps: list[float], location: str) -> None:
+    fake.forever = Answer(307, "", {"Location": location})
+    assert "can't be reached" in refusal(fake).message
+
+
+@pytest.mark.parametrize(
+    "page",
+    [{}, "null", "7", '"abc"', [7], ["a"], [{}], [[]], [{"type": "file"}], [{"type": "file", "path": "a"}],
+     [{"type": "file", "path": "a", "size": "7"}], [{"type": "file", "path": "a", "size": 1, "lfs": 7}],
+     [{"type": "file", "path": "a", "size": 1, "lfs": {"size": 1}}], "<html>", "[" * 100_000],
+)  # fmt: skip
+def test_a_tree_that_is_none(fake: FakeHub, page: Any) -> None:
+    fake.instead = [Answer(body=fake.hf_info(blobs=False))]
+    fake.forever = Answer(200, page)
+    error = refusal(fake)
+    assert type(error) is NetworkError
+    assert "is no listing of o/n" in error.message
+
+
+@pytest.mark.parametrize("body", ["[]", "null", '{"error": 7}', '{"errors": 7}', "[" * 100_000])
+def test_the_words_of_a_refusal_do_not_hide_its_status(fake: FakeHub, naps: list[float], body: str) -> None:
+    fake.instead = [Answer(503, body)]
+    assert len(listing(fake).files) == len(FILES)
+    assert naps == [1]
 
 
 def test_where_a_gated_repo_can_be_opened(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
