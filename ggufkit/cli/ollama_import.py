@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggufkit.cli.at_hand import model_here
 from ggufkit.cli.params import dry_run_option, force_option, model_argument, output_options
 from ggufkit.cli.render import Out
 from ggufkit.errors import UsageError
@@ -65,21 +67,7 @@ if TYPE_CHECKING:
 @force_option
 @dry_run_option
 @output_options
-def command(
-    out: Out,
-    model: str | None,
-    name: str | None,
-    models_dir: Path | None,
-    context_tokens: int | None,
-    method: Wanted | None,
-    own_store: Path | None,
-    server: str | None,
-    smoke: bool,
-    modelfile: Path | None,
-    undo: str | None,
-    force: bool,
-    dry_run: bool,
-) -> None:
+def command(out: Out, **flags: Any) -> None:
     """Make an Ollama model without a second copy.
 
     \b
@@ -102,61 +90,75 @@ def command(
     No server need run. It does what `ollama create` does, but that copies the file (Ollama 0.30 and
     later up to three times on the way). `ollama rm` takes the model out again and leaves your file.
     """
+    given = _Flags(**flags)
+    if given.undo is not None:
+        _undo(out, given, given.undo)
+        return
+    found = model_here(out, given.model)
+    if given.server is not None:
+        _send(out, given, found, given.server)
+        return
+    place = _place(out, given)
+    if given.modelfile is not None:
+        _modelfile(out, given, found, place, given.modelfile)
+    else:
+        _import(out, given, found, place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flags:
+    """What was typed, by the names that Click gives it."""
+
+    model: str | None
+    name: str | None
+    models_dir: Path | None
+    context_tokens: int | None
+    method: Wanted | None
+    own_store: Path | None
+    server: str | None
+    smoke: bool
+    modelfile: Path | None
+    undo: str | None
+    force: bool
+    dry_run: bool
+
+
+def _import(out: Out, given: _Flags, model: LocalModel, place: StorePlace) -> None:
+    """Put the model into the store."""
     from ggufkit.cli.ollama_text import show_plan, show_report
     from ggufkit.verbs.ollama_import import ollama_import, plan_ollama_import
 
-    if undo is not None:
-        return _undo(out, undo, _place(out, models_dir, own_store), model, dry_run)
-    found = _model(out, model)
-    if server is not None:
-        others = {
-            "--models-dir": models_dir,
-            "--store": own_store,
-            "--modelfile": modelfile,
-            "a method": method,
-        }
-        wrong = [flag for flag, value in others.items() if value is not None] + ["--smoke"] * smoke
-        if wrong:
-            raise UsageError(f"--server takes the bytes over the line: {wrong[0]} means nothing there")
-        return _send(out, found, server, name, context_tokens, force, dry_run)
-    place = _place(out, models_dir, own_store)
-    if modelfile is not None:
-        return _modelfile(out, found, place, context_tokens, modelfile, force, dry_run)
-    if smoke and place.server is None:
+    if given.smoke and place.server is None:
         raise UsageError("--smoke needs an Ollama that runs here", hint="ollama serve, or without --smoke")
     plan = plan_ollama_import(
-        found, place, name=name, method=method or "auto", force=force, context_tokens=context_tokens
+        model,
+        place,
+        name=given.name,
+        method=given.method or "auto",
+        force=given.force,
+        context_tokens=given.context_tokens,
     )
     if plan.mend:
         out.say(plan.why)
         out.hint(plan.mend)
-    if dry_run:
-        return show_plan(out, plan)
+    if given.dry_run:
+        show_plan(out, plan)
+        return
     report = ollama_import(plan, out.progress())
-    show_report(out, report, place.server.answer(report.name) if smoke and place.server else None)
-    return None
+    show_report(out, report, place.server.answer(report.name) if given.smoke and place.server else None)
 
 
-def _model(out: Out, model: str | None) -> LocalModel:
-    from ggufkit.verbs.locate import find_model
-
-    found = find_model(model)
-    if model is None:
-        out.say(f"model: {found.folder / found.name}")
-    return found
-
-
-def _place(out: Out, models_dir: Path | None, own_store: Path | None) -> StorePlace:
+def _place(out: Out, given: _Flags) -> StorePlace:
     from ggufkit.cli.ollama_text import store_text
     from ggufkit.runtimes import ollama
     from ggufkit.runtimes.ollama_versions import version_notes
 
-    if own_store is not None and models_dir is not None:
+    if given.own_store is not None and given.models_dir is not None:
         raise UsageError("--store is for another machine, --models-dir for this one", hint="take one of them")
-    if own_store is not None:
-        place = ollama.own_store(own_store)
+    if given.own_store is not None:
+        place = ollama.own_store(given.own_store)
     else:
-        place = ollama.find_store(models_dir=models_dir, environ=os.environ)
+        place = ollama.find_store(models_dir=given.models_dir, environ=os.environ)
     out.say(f"store: {store_text(place)}")
     if out.verbose and place.server is not None:
         for note in version_notes(place.server.version):
@@ -164,62 +166,66 @@ def _place(out: Out, models_dir: Path | None, own_store: Path | None) -> StorePl
     return place
 
 
-def _undo(out: Out, name: str, place: StorePlace, model: str | None, dry_run: bool) -> None:
+def _undo(out: Out, given: _Flags, name: str) -> None:
     from ggufkit.cli.ollama_text import show_undo
     from ggufkit.verbs.ollama_undo import plan_undo, undo_ollama_import
 
-    if model is not None:
+    place = _place(out, given)
+    if given.model is not None:
         raise UsageError("--undo takes the name in Ollama, and no file", hint=f"--undo {name} alone")
     plan = plan_undo(name, place)
-    show_undo(out, plan if dry_run else undo_ollama_import(plan, out.progress()), done=not dry_run)
+    done = plan if given.dry_run else undo_ollama_import(plan, out.progress())
+    show_undo(out, done, done=not given.dry_run)
 
 
-def _send(
-    out: Out,
-    model: LocalModel,
-    server: str,
-    name: str | None,
-    context_tokens: int | None,
-    force: bool,
-    dry_run: bool,
-) -> None:
+def _send(out: Out, given: _Flags, model: LocalModel, server: str) -> None:
+    """Send the model to an Ollama by its API."""
     from ggufkit.cli.render import size_text
     from ggufkit.verbs.ollama_send import ollama_send, plan_ollama_send
 
-    plan = plan_ollama_send(model, server, name=name, force=force, context_tokens=context_tokens)
+    _check_for_server(given)
+    plan = plan_ollama_send(
+        model, server, name=given.name, force=given.force, context_tokens=given.context_tokens
+    )
     for warning in plan.warnings:
         out.warn(warning)
-    if dry_run:
+    if given.dry_run:
         out.say("[dry run] nothing is sent")
         text = f"send  {size_text(plan.n_bytes)} of {plan.source} to {plan.server.url} as {plan.name}"
-        return out.result(plan, text, quiet=[plan.name])
+        out.result(plan, text, quiet=[plan.name])
+        return
     report = ollama_send(plan, out.progress())
     sent = f"{size_text(report.sent_bytes)} sent" if report.sent_bytes else "it had the bytes already"
     lines = [f"{report.name} at {report.url}: {sent}", f"sha256: {report.sha256}", f"id: {report.id[:12]}"]
     out.result(report, "\n".join(lines), quiet=[report.name])
-    return None
 
 
-def _modelfile(
-    out: Out,
-    model: LocalModel,
-    place: StorePlace,
-    context_tokens: int | None,
-    target: Path,
-    force: bool,
-    dry_run: bool,
-) -> None:
+def _check_for_server(given: _Flags) -> None:
+    """Refuse beside --server what is for a store on this machine."""
+    others = {
+        "--models-dir": given.models_dir,
+        "--store": given.own_store,
+        "--modelfile": given.modelfile,
+        "a method": given.method,
+    }
+    wrong = [flag for flag, value in others.items() if value is not None] + ["--smoke"] * given.smoke
+    if wrong:
+        raise UsageError(f"--server takes the bytes over the line: {wrong[0]} means nothing there")
+
+
+def _modelfile(out: Out, given: _Flags, model: LocalModel, place: StorePlace, target: Path) -> None:
+    """Write a Modelfile, and nothing else."""
     from ggufkit.verbs.ollama_modelfile import plan_modelfile, write_modelfile
 
-    plan = plan_modelfile(model, place, target, context_tokens=context_tokens, force=force)
+    plan = plan_modelfile(model, place, target, context_tokens=given.context_tokens, force=given.force)
     for warning in plan.warnings:
         out.warn(warning)
     if str(target) == "-":
-        return out.result(plan, plan.text.rstrip("\n"), quiet=plan.text.splitlines())
-    if dry_run:
+        out.result(plan, plan.text.rstrip("\n"), quiet=plan.text.splitlines())
+        return
+    if given.dry_run:
         out.say("[dry run] nothing is written")
     else:
         write_modelfile(plan)
     out.result(plan, f"{target}: {len(plan.text.encode())} bytes", quiet=[target])
     out.hint(f"next: ollama create {plan.name} -f {target}")
-    return None
