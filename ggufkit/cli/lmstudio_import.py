@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ggufkit.cli.at_hand import model_here
 from ggufkit.cli.params import dry_run_option, model_argument, output_options
 from ggufkit.cli.render import Out, count_text, size_text, table
 from ggufkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from ggufkit.runtimes.lmstudio import ModelsPlace
     from ggufkit.transfer.disk import Method
     from ggufkit.verbs.lmstudio_import import PlacePlan, PlaceReport
 
@@ -82,18 +82,12 @@ def command(
     """
     from ggufkit.runtimes.lmstudio import find_home, find_models
     from ggufkit.verbs.lmstudio_import import lmstudio_import, plan_lmstudio_import, with_defaults
-    from ggufkit.verbs.locate import find_model
 
     if context_tokens is not None and not defaults:
         raise UsageError("--ctx-size is one of the defaults", hint="add --defaults")
     if undo is not None:
-        if model is not None:
-            raise UsageError("--undo takes USER/REPO, and no file", hint=f"--undo {undo} alone")
-        place = find_models(models_dir=models_dir, environ=os.environ)
-        return _undo(out, undo, place, dry_run)
-    found = find_model(model)
-    if model is None:
-        out.say(f"model: {found.folder / found.name}")
+        return _undo(out, undo, model, models_dir, dry_run)
+    found = model_here(out, model)
     place = find_models(models_dir=models_dir, environ=os.environ)
     out.say(f"models folder: {place.folder} ({place.found_by})")
     plan = plan_lmstudio_import(found, place, user_repo=user_repo, method=method or "auto")
@@ -109,10 +103,13 @@ def command(
     return None
 
 
-def _undo(out: Out, user_repo: str, place: ModelsPlace, dry_run: bool) -> None:
+def _undo(out: Out, user_repo: str, model: str | None, models_dir: Path | None, dry_run: bool) -> None:
+    from ggufkit.runtimes.lmstudio import find_models
     from ggufkit.verbs.lmstudio_undo import plan_lmstudio_undo, undo_lmstudio_import
 
-    plan = plan_lmstudio_undo(user_repo, place)
+    if model is not None:
+        raise UsageError("--undo takes USER/REPO, and no file", hint=f"--undo {user_repo} alone")
+    plan = plan_lmstudio_undo(user_repo, find_models(models_dir=models_dir, environ=os.environ))
     for warning in plan.warnings:
         out.warn(warning)
     lines = [f"return  {source}" for _, source in plan.give_back]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from ggufkit.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from ggufkit.verbs.consume import ConsumePlan
+    from ggufkit.verbs.locate import LocalModel
     from ggufkit.verbs.merge import MergePlan, MergeReport
 
 
@@ -58,37 +59,48 @@ def command(
 
     llama.cpp and LM Studio load shards as they are: they need no merge. Ollama does.
     """
-    from ggufkit.verbs.consume import consumed_already, remove_leavings
+    from ggufkit.verbs.consume import plan_consume
     from ggufkit.verbs.join import find_parts, plan_consuming_join, plan_join
-    from ggufkit.verbs.locate import find_model
-    from ggufkit.verbs.merge import merge, plan_merge
+    from ggufkit.verbs.merge import plan_merge
 
     parts = find_parts(model)
-    gone = consumed_already(model) if consume and parts is None else None
-    if model is not None and gone is not None and not dry_run:
-        remove_leavings(model)
-    found = parts or gone or find_model(model, shards=True)
+    found = parts or _shards(model, consume=consume, dry_run=dry_run)
     if model is None:
         out.say(f"model: {found.files[0].parent / found.name}")
     if parts is not None and keep_split_keys:
         raise UsageError("raw parts have no split keys", hint="leave --keep-split-keys out")
-    if parts is not None and consume:
-        return _consume(out, plan_consuming_join(parts, output=output, verify=verify, force=force), dry_run)
+    options: dict[str, Any] = {"output": output, "verify": verify, "force": force}
+    if parts is None:
+        options["keep_split_keys"] = keep_split_keys
     if consume:
-        from ggufkit.verbs.consume import plan_consume
-
-        made = plan_consume(found, output=output, keep_split_keys=keep_split_keys, verify=verify, force=force)
-        return _consume(out, made, dry_run)
-    if parts is not None:
-        plan = plan_join(parts, output=output, verify=verify, force=force)
+        made = (plan_consume if parts is None else plan_consuming_join)(found, **options)
+        _consume(out, made, dry_run)
     else:
-        plan = plan_merge(found, output=output, keep_split_keys=keep_split_keys, verify=verify, force=force)
+        plan = (plan_merge if parts is None else plan_join)(found, **options)
+        _merge(out, plan, dry_run)
+
+
+def _shards(model: str | None, *, consume: bool, dry_run: bool) -> LocalModel:
+    """Find the shards, or with --consume the file that an earlier run made of them."""
+    from ggufkit.verbs.consume import consumed_already, remove_leavings
+    from ggufkit.verbs.locate import find_model
+
+    gone = consumed_already(model) if consume else None
+    if gone is None:
+        return find_model(model, shards=True)
+    if model is not None and not dry_run:
+        remove_leavings(model)
+    return gone
+
+
+def _merge(out: Out, plan: MergePlan, dry_run: bool) -> None:
+    from ggufkit.verbs.merge import merge
+
     for warning in plan.warnings:
         out.warn(warning)
     if dry_run:
         return _show_plan(out, plan)
-    _show_report(out, merge(plan, out.progress()))
-    return None
+    return _show_report(out, merge(plan, out.progress()))
 
 
 def _consume(out: Out, plan: ConsumePlan | MergePlan, dry_run: bool) -> None:
