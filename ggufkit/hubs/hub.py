@@ -95,7 +95,7 @@ class Hub(Protocol):
 def open_hub(name: HubName, *, endpoint: str | None = None, progress: Progress = SILENT) -> Hub:
     """Return the hub at `endpoint`, else at HF_ENDPOINT or MODELSCOPE_ENDPOINT, else at its own address.
 
-    `progress` hears of retries. Takes about 0.3 s the first time, for the hub's client.
+    `progress` hears of retries. Takes about 0.2 s the first time, for the hub's client.
     """
     url = endpoint_of(name, endpoint)
     settle(url)
