@@ -25,7 +25,8 @@ from ggufkit.progress import SILENT, Progress
 
 DEFAULT_REVISION = "master"
 
-_PARSE_ERRORS = (ValueError, TypeError, KeyError, AttributeError)
+# RecursionError for [[[[...
+_PARSE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class ModelScope:

@@ -179,6 +179,7 @@ def test_nobody_listens(clean_environment: Any, naps: list[float]) -> None:
         (Answer(200, ""), NetworkError, "is no listing of o/n"),
         (Answer(200, "[]"), NetworkError, "is no listing of o/n"),
         (Answer(200, "null"), NetworkError, "is no listing of o/n"),
+        (Answer(200, "[" * 100_000), NetworkError, "is no listing of o/n"),
         (Answer(200, ms_answer([7])), NetworkError, "is no listing of o/n"),
         (Answer(200, ms_answer([{"Path": "a", "Size": "x"}])), NetworkError, "is no listing of o/n"),
         (Answer(200, ms_answer([{"Path": ["a"], "Size": 1}])), NetworkError, "is no listing of o/n"),
