@@ -13,7 +13,7 @@ from ggufkit.errors import GgufkitError, NetworkError
 from ggufkit.progress import Progress
 from ggufkit.transfer.journal import joined
 from ggufkit.transfer.sources import MAX_FAILURES, HubSource, Wrote
-from ggufkit.transfer.stream import READ_BYTES, Stream, StreamError
+from ggufkit.transfer.stream import READ_BYTES, Buffers, Stream, StreamError
 from ggufkit.transfer.stretches import Stretch, Stretches
 from ggufkit.transfer.tally import Standing
 
@@ -152,10 +152,11 @@ class Crew:
     def _work(self) -> None:
         from ggufkit.transfer.sockets import let_go
 
+        buffers = Buffers(READ_BYTES)
         try:
             while (task := self._next()) is not None:
                 try:
-                    self._bring(task)
+                    self._bring(task, buffers)
                 except NetworkError as error:
                     self._failed(task, error)
                 except GgufkitError as error:  # refused or not there: others may have it
@@ -215,7 +216,7 @@ class Crew:
         if not again:
             self._results.put(_all_failed(self._members))
 
-    def _bring(self, task: _Task) -> None:
+    def _bring(self, task: _Task, buffers: Buffers) -> None:
         """Stream one stretch, up to where it ends by then."""
         began_s = time.monotonic()
         stream = task.member.source.open(task.stretch.at, task.stretch.end)
@@ -225,7 +226,7 @@ class Crew:
             if stream.is_whole and not self._may_go_on_alone(task):
                 return
             while (left := task.stretch.end - task.stretch.at) > 0 and not self._is_over:
-                self._pass_on(task, stream, memoryview(bytearray(min(left, READ_BYTES))))
+                self._pass_on(task, stream, buffers.take()[:left])
         finally:
             stream.close()
 

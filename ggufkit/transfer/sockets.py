@@ -49,6 +49,11 @@ def _note(sock: socket.socket | None) -> None:
         _used_by[threading.get_ident()] = sock
 
 
+def held() -> socket.socket | None:
+    """Return the socket of this thread's connection, where it is one that can be cut."""
+    return _used_by.get(threading.get_ident())
+
+
 def let_go() -> None:
     """Say that this thread is done with its connection: another one may get it now."""
     _used_by.pop(threading.get_ident(), None)

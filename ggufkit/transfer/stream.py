@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import DEFAULT_BUFFER_SIZE
 from typing import TYPE_CHECKING, Any
 
 from ggufkit.errors import NetworkError
@@ -33,6 +34,32 @@ class StreamError(NetworkError):
         """The CDN refused a signed address (expired): ask the hub for a new one, at once."""
         self.reached = 0
         """Offset in the file after the last byte that came before the failure."""
+
+
+class Buffers:
+    """Buffers of one size for one thread, used again when nobody looks at them any more."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self._all: deque[bytearray] = deque()
+
+    def take(self) -> memoryview:
+        """Return a buffer that is looked at by nobody else; its content is anything."""
+        if self._all and _is_free(self._all[0]):
+            self._all.rotate(-1)
+        else:
+            self._all.append(bytearray(self._size_bytes))
+        return memoryview(self._all[-1])[: self._size_bytes]
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Say whether no memoryview of it is left: a bytearray can't grow while there is one."""
+    try:
+        buffer.append(0)
+    except BufferError:
+        return False
+    buffer.pop()
+    return True
 
 
 class Pace:
@@ -72,11 +99,16 @@ class Stream:
     """How the line dropped."""
     _body: Any = field(init=False, repr=False)
     """http.client's answer, where it is read directly."""
-    _is_drained: bool = field(default=False, init=False, repr=False)
-    """Whether what its reader took in with the headers is used up."""
+    _recv_into: Callable[[memoryview], int] | None = field(default=None, init=False, repr=False)
+    """Reads from the connection, once what http.client took in with the headers is used up."""
+    _errors: tuple[type[Exception], ...] = field(init=False, repr=False)
+    """What a line that drops raises."""
 
     def __post_init__(self) -> None:
+        from urllib3.exceptions import HTTPError
+
         self._body = _plain_body(self.response)
+        self._errors = (HTTPError, OSError)
 
     def read(self, n_bytes: int) -> bytes:
         """Return what comes within MAX_READ_S, `n_bytes` at most; nothing at the end.
@@ -91,59 +123,65 @@ class Stream:
 
         Raises StreamError when the line drops, and never loses what came before.
         """
-        size_bytes, done = len(buffer), 0
+        if self._failed is not None:
+            raise self._failed
         if self.pace is not None:
-            size_bytes = min(size_bytes, self.pace.step_bytes)
-        until_s = time.monotonic() + MAX_READ_S
-        while done < size_bytes and (not done or time.monotonic() < until_s):
-            try:
-                n = self._read_some(buffer[done:size_bytes])
-            except StreamError:
-                if done:
-                    break  # the next read fails the same way
-                raise
-            if not n:
-                break
-            done += n
+            buffer = buffer[: self.pace.step_bytes]
+        done = self._fill(buffer)
         self.offset += done
         if self.pace is not None:
             self.pace.spend(done)
         return done
 
-    def _read_some(self, buffer: memoryview) -> int:
-        from urllib3.exceptions import HTTPError
-
-        if self._failed is not None:
-            raise self._failed
+    def _fill(self, buffer: memoryview) -> int:
+        """Fill `buffer`; of an error that comes after some bytes the next read tells."""
+        size_bytes, done = len(buffer), 0
+        until_s = time.monotonic() + MAX_READ_S
         try:
-            if self._body is not None:
-                return self._read_plain(self._body, buffer)
-            data: bytes = self.response.read1(len(buffer), decode_content=False)
-        except (HTTPError, OSError) as error:
+            while done < size_bytes and (not done or time.monotonic() < until_s):
+                n = self._receive(buffer[done:])
+                if not n:
+                    break
+                done += n
+        except self._errors as error:
             self._failed = StreamError(f"the line dropped: {reason_of(error)}")
-            raise self._failed from error
-        buffer[: len(data)] = data
-        return len(data)
+            if not done:
+                raise self._failed from error
+        except StreamError as error:
+            self._failed = error
+            if not done:
+                raise
+        return done
 
-    def _read_plain(self, body: Any, buffer: memoryview) -> int:
-        """Let the kernel write into the buffer; keep http.client's account of what is left."""
+    def _receive(self, buffer: memoryview) -> int:
+        """Return how many bytes came into the buffer; 0 at the end."""
+        body = self._body
+        if body is None:
+            data: bytes = self.response.read1(len(buffer), decode_content=False)
+            buffer[: len(data)] = data
+            return len(data)
         if not body.length:
             return 0
-        buffer = buffer[: body.length]
-        if self._is_drained and len(buffer) > DEFAULT_BUFFER_SIZE:  # below, its reader would take more in
-            n: int = body.fp.readinto1(buffer)
-        else:
-            data = body.fp.read1(len(buffer))
-            n = len(data)
-            buffer[:n] = data
-            self._is_drained = n < len(buffer)
+        if len(buffer) > body.length:
+            buffer = buffer[: body.length]
+        n = self._recv_into(buffer) if self._recv_into is not None else self._drain(body, buffer)
         if not n:
-            self._failed = StreamError(f"the line dropped: {body.length:,} bytes are missing")
-            raise self._failed
-        body.length -= n
+            raise StreamError(f"the line dropped: {body.length:,} bytes are missing")
+        body.length -= n  # http.client's account of what is left
         if not body.length:
             self._hand_back(body)
         return n
+
+    def _drain(self, body: Any, buffer: memoryview) -> int:
+        """Take what http.client's reader took in with the headers; then the socket itself is read."""
+        from ggufkit.transfer.sockets import held
+
+        data: bytes = body.fp.read1(len(buffer))
+        buffer[: len(data)] = data
+        if len(data) < len(buffer):
+            socket = held()
+            self._recv_into = socket.recv_into if socket is not None else body.fp.readinto1
+        return len(data)
 
     def _hand_back(self, body: Any) -> None:
         """Keep the connection for the next stream."""
