@@ -7,6 +7,7 @@ mirrors can't serve it.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -14,14 +15,14 @@ from functools import partial
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
-import huggingface_hub
+import huggingface_hub.errors
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session, validate_repo_id  # type: ignore[attr-defined]  # no __all__
 
 from ggufkit import __version__
-from ggufkit.errors import NetworkError, NotFoundError, printable
+from ggufkit.errors import AccessError, NetworkError, NotFoundError, printable
 from ggufkit.hubs import calls, refusals
-from ggufkit.hubs.endpoints import may_see_token
+from ggufkit.hubs.endpoints import TOKEN_VARIABLES, may_see_token
 from ggufkit.hubs.hub import Address, HubName, Listing, RemoteFile, remote_file
 from ggufkit.hubs.refs import check_repo_id
 from ggufkit.progress import Progress
@@ -38,6 +39,8 @@ MAX_QUERY_CHARS = 8_000
 _HTTP_ERROR = cast(
     type[Exception], next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 )
+# What its tokens of CI providers raise; since huggingface_hub 2.
+_OIDC_ERROR: type[Exception] = getattr(huggingface_hub.errors, "OIDCError", ValueError)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # What reading a hostile or broken answer raises; RecursionError for [[[[...
 _PARSE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
@@ -118,13 +121,26 @@ class HuggingFace:
         """
         client = f"hf_hub/{huggingface_hub.__version__}; python/{platform.python_version()}"
         headers = {"user-agent": f"ggufkit/{__version__}; {client}"}
-        if may_see_token(self.name, self.endpoint):
-            # brings yaml and a file lock along: 35 ms that a mirror need not be waited for
-            from huggingface_hub.utils import get_token_to_send  # type: ignore[attr-defined]  # as above
+        token = client_token() if may_see_token(self.name, self.endpoint) else None
+        return headers | {"authorization": f"Bearer {token}"} if token else headers
 
-            token = get_token_to_send(None)  # None when HF_HUB_DISABLE_IMPLICIT_TOKEN says so, too
-            headers |= {"authorization": f"Bearer {token}"} if token else {}
-        return headers
+
+def client_token() -> str | None:
+    """Return the token that the client would send to its hub; None for none, or none to be sent unasked.
+
+    Raises AccessError when it can't be read.
+    """
+    # brings yaml and a file lock along: 35 ms that a mirror need not be waited for
+    from huggingface_hub.utils import get_token_to_send  # type: ignore[attr-defined]  # as above
+
+    try:
+        token: str = get_token_to_send(None) or ""
+        token.encode("ascii")
+    except (OSError, ValueError, _OIDC_ERROR) as error:
+        way_out = f"run 'hf auth login' again, or set {TOKEN_VARIABLES['huggingface']}"
+        hint = "unset HF_OIDC_RESOURCE" if os.environ.get("HF_OIDC_RESOURCE") else way_out
+        raise AccessError("the token of huggingface_hub can't be read", hint=hint) from error
+    return token or None
 
 
 def _entries(get: Callable[[str], Any], path: str) -> Iterator[dict[str, Any]]:

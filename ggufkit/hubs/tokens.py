@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
+from ggufkit.errors import AccessError
 from ggufkit.hubs.endpoints import TOKEN_VARIABLES
 from ggufkit.hubs.refs import HubName
 
@@ -17,9 +19,11 @@ def token_found_by(hub: HubName) -> str | None:
 
 def _in_file(hub: HubName) -> bool:
     if hub == "huggingface":
-        from huggingface_hub import get_token
+        from ggufkit.hubs import huggingface
 
-        return bool(get_token())
+        with suppress(AccessError):  # one that can't be read is none
+            return bool(huggingface.client_token())
+        return False
     from ggufkit.hubs.modelscope import client_token
 
     return bool(client_token())

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import hf_hub_url
+from huggingface_hub import errors, hf_hub_url
 
 from ggufkit import __version__
 from ggufkit.errors import AccessError, GgufkitError, IntegrityError, NetworkError, NotFoundError, UsageError
 from ggufkit.hubs import calls, huggingface
 from ggufkit.hubs.hub import Hub, Listing, RemoteFile, open_hub
+from ggufkit.hubs.tokens import token_found_by
 from ggufkit.progress import Silent
 from tests.hubs.conftest import FILES
 from tests.hubs.fake import COMMIT, Answer, FakeHub, sha_of
@@ -214,6 +215,31 @@ def test_a_token_in_the_clients_file_is_found(
     monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", "127.0.0.1")
     listing(fake)
     assert fake.log[0][1]["authorization"] == "Bearer hf_from_file"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", "hf_\u00fc".encode(), None])
+def test_a_broken_token_file_is_an_error_with_a_way_out(
+    clean_environment: Path, content: bytes | None
+) -> None:
+    file = clean_environment / "hf-token"
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(AccessError, match="token of huggingface_hub") as caught:
+        open_hub("huggingface").locate("o/n", RemoteFile("x", 1, None, "main"))
+    assert caught.value.hint == "run 'hf auth login' again, or set HF_TOKEN"
+    assert token_found_by("huggingface") is None
+
+
+@pytest.mark.skipif(not hasattr(errors, "OIDCError"), reason="huggingface_hub 1 knows no CI providers")
+def test_a_ci_providers_token_that_is_not_there(
+    clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_OIDC_RESOURCE", "o/n")
+    for name in ("HF_OIDC_ID_TOKEN", "GITHUB_ACTIONS", "ACTIONS_ID_TOKEN_REQUEST_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(AccessError) as caught:
+        open_hub("huggingface").list_files("o/n")
+    assert caught.value.hint == "unset HF_OIDC_RESOURCE"
+    assert token_found_by("huggingface") is None
 
 
 def test_a_redirect_to_another_host_is_not_shown_the_token(
