@@ -12,6 +12,7 @@ from ggufkit.cli.render import Out, table
 from ggufkit.errors import NetworkError, TargetExistsError, UsageError, printable
 
 if TYPE_CHECKING:
+    from ggufkit.bench.clients import Client
     from ggufkit.bench.compare import Comparison, Pair
     from ggufkit.bench.questions import Question
     from ggufkit.bench.report import Grid
@@ -137,7 +138,7 @@ def _run(
     import os
 
     from ggufkit.bench.address import open_client
-    from ggufkit.verbs.bench import bench, plan_bench
+    from ggufkit.verbs.bench import plan_bench
 
     client = open_client(url, api, os.environ)
     plan = plan_bench(
@@ -153,7 +154,13 @@ def _run(
     if dry_run:
         out.say("[dry run] nothing is asked, nothing is written")
         out.result(plan, _plan_text(plan), quiet=[plan.output])
-        return
+    else:
+        _ask(out, plan, client)
+
+
+def _ask(out: Out, plan: BenchPlan, client: Client) -> None:
+    from ggufkit.verbs.bench import bench
+
     out.say(_plan_text(plan))
     try:
         result = bench(plan, client, out.progress())

@@ -116,20 +116,11 @@ def put_in_cache(
     found = commit or (revision if _COMMIT.fullmatch(revision) else None) or named
     chosen = found or _made_up(files)
     snapshot = repo / "snapshots" / chosen
-    methods: list[Method] = []
-    n_placed = extra_bytes = 0
     with Changes(place.folder) as changes:
         for folder in (repo / "blobs", snapshot, repo / "refs"):
             changes.folder(folder)
         staging = changes.staging(staging_folder(place.folder, STAGING))
-        for file in files:
-            blob = repo / "blobs" / file.sha256
-            if not _is_there(blob, file.n_bytes):
-                used = changes.place(file.source, blob, method="auto", staging=staging, progress=progress)
-                methods.append(used)
-                n_placed += 1
-                extra_bytes += file.n_bytes if used == "copy" else 0
-            _show(changes, snapshot / PurePosixPath(file.path), blob, staging)
+        placed = _place(changes, repo, snapshot, files, staging, progress)
         if not _COMMIT.fullmatch(revision) and named != chosen:
             ref = repo / "refs" / revision
             changes.folder(ref.parent)
@@ -139,9 +130,9 @@ def put_in_cache(
         commit=chosen,
         made_up=found is None,
         files=tuple(snapshot / PurePosixPath(file.path) for file in files),
-        n_placed=n_placed,
-        extra_bytes=extra_bytes,
-        methods=tuple(dict.fromkeys(methods)),
+        n_placed=len(placed),
+        extra_bytes=sum(file.n_bytes for file, method in placed if method == "copy"),
+        methods=tuple(dict.fromkeys(method for _, method in placed)),
         warnings=_doubts(repo_id, found, commit),
     )
 
@@ -174,6 +165,25 @@ def _is_there(blob: Path, n_bytes: int) -> bool:
         pass
     blob.unlink(missing_ok=True)
     return False
+
+
+def _place(
+    changes: Changes,
+    repo: Path,
+    snapshot: Path,
+    files: Sequence[CachedFile],
+    staging: Path,
+    progress: Progress,
+) -> list[tuple[CachedFile, Method]]:
+    """Put the files among the blobs and show them in the snapshot; returns those that were not there."""
+    placed: list[tuple[CachedFile, Method]] = []
+    for file in files:
+        blob = repo / "blobs" / file.sha256
+        if not _is_there(blob, file.n_bytes):
+            method = changes.place(file.source, blob, method="auto", staging=staging, progress=progress)
+            placed.append((file, method))
+        _show(changes, snapshot / PurePosixPath(file.path), blob, staging)
+    return placed
 
 
 def _show(changes: Changes, path: Path, blob: Path, staging: Path) -> None:

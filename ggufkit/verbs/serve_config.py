@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ggufkit.errors import NoSpaceError, UsageError
+from ggufkit.fit.cpus import Cpu
 from ggufkit.fit.estimate import Offload
 from ggufkit.fit.hosts import Host, HostsPlacement
 from ggufkit.fit.machine import read_cpu, this_machine
@@ -144,8 +145,26 @@ def plan_serving(
     found = find_server(server)
     spoken, who = _dialect(found, dialect)
     judged = _fit_hosts(model, asked, hosts) if workers else _fit_here(model, asked, ram_bytes)
-    cpu = read_cpu(root)
-    deployment = Deployment(
+    deployment = _deployment(model, asked, judged, read_cpu(root))
+    return ServePlan(
+        server=str(found or PROGRAM),
+        dialect=spoken,
+        dialect_from=who,
+        deployment=deployment,
+        level=judged.level,
+        needed_bytes=judged.needed_bytes,
+        longest_context_tokens=judged.longest_context_tokens,
+        user=asked.user,
+        hosts=judged.hosts,
+        workers=workers,
+        n_worker_threads=asked.n_worker_threads,
+        warnings=(*judged.warnings, *_warnings(judged.level, deployment, spoken, who)),
+    )
+
+
+def _deployment(model: LocalModel, asked: ServeWishes, judged: _Judged, cpu: Cpu) -> Deployment:
+    """Say how the model is run: as asked, and where nothing was asked as this machine and model want it."""
+    return Deployment(
         alias=asked.alias or model.name,
         model=_plain(model.files[0]),
         context_tokens=judged.context_tokens,
@@ -160,20 +179,6 @@ def plan_serving(
         placement=judged.placement,
         host=asked.host,
         port=asked.port,
-    )
-    return ServePlan(
-        server=str(found or PROGRAM),
-        dialect=spoken,
-        dialect_from=who,
-        deployment=deployment,
-        level=judged.level,
-        needed_bytes=judged.needed_bytes,
-        longest_context_tokens=judged.longest_context_tokens,
-        user=asked.user,
-        hosts=judged.hosts,
-        workers=workers,
-        n_worker_threads=asked.n_worker_threads,
-        warnings=(*judged.warnings, *_warnings(judged.level, deployment, spoken, who)),
     )
 
 
