@@ -20,7 +20,7 @@ Looking
     inspect     what is in a GGUF; `lookup` keys and tensors
 Judging
     fit         one model; `several` and `fit_repo` all quants, `fit_machines` several machines, `hosts` one
-                model over several; `rigs` says what is known of machines
+                model over several; `asked` is the model and its settings, `rigs` what is known of machines
     advice      what to change; `placing` what to put on GPUs, `fit_params` asks llama.cpp the same
     calibrate, disk_rate
                 learn from a run, and from the disk

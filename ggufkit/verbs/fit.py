@@ -13,25 +13,17 @@ from ggufkit.fit.machine import Machine, given_machine, this_machine
 from ggufkit.fit.memory import estimate_memory
 from ggufkit.fit.offload import settled
 from ggufkit.fit.outlook import ModelSpeed, speed_on, token_reads
-from ggufkit.fit.profiles import Runtime, Wishes, context_of, settings_for
+from ggufkit.fit.profiles import Runtime
 from ggufkit.fit.rig import Rig
 from ggufkit.fit.verdict import Level, Reserve, Verdict, judge, reserve_of
 from ggufkit.gguf.header import Header, TensorInfo
-from ggufkit.gguf.model import Kind, ModelInfo, model_info
+from ggufkit.gguf.model import ModelInfo
 from ggufkit.verbs.advice import Change, Situation, change_text, changes
+from ggufkit.verbs.asked import asked_of
 from ggufkit.verbs.placing import GpuPlacement, gpu_placement
 
-DEFAULT_CONTEXT_TOKENS = 4096
-"""The context when neither it nor a runtime is asked for: Ollama's without a large GPU (0.9 and later)."""
 SHOWN_CONTEXTS_TOKENS = (2048, 4096, 8192, 32768)
 """The contexts that are always shown, beside the one asked for and the model's own."""
-
-NO_MODEL: dict[Kind, str] = {
-    "mmproj": "a projector for images or sound (mmproj), which is loaded beside its model",
-    "adapter": "an adapter (LoRA), which is loaded on top of its model",
-    "imatrix": "an importance matrix, which only a quantizer uses",
-    "vocabulary": "a vocabulary without weights",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +103,9 @@ def fit_model(
     machine in place of `ram_bytes`, whose speed is predicted too. Raises FormatError for
     impossible metadata, UsageError for what is no model or for settings that llama.cpp refuses.
     """
-    info = model_info(headers)
-    _check_kind(info, headers)
+    asked = asked_of(headers, context_tokens, settings, runtime)
+    info, tensors, settings = asked.info, asked.tensors, asked.settings
     machine = rig.memory if rig else this_machine() if ram_bytes is None else given_machine(ram_bytes)
-    settings = settings or settings_for(Wishes(), runtime)
-    tokens = context_asked(info, context_tokens, runtime, settings)
-    tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    settings = replace(settings, context_tokens=tokens)
     fitting = _Fitting(info, tensors, machine, settings)
     estimate, verdict = fitting.at(settings)
     each = runtime is not None and runtime.context_each
@@ -137,7 +125,7 @@ def fit_model(
         estimate=estimate,
         placement=gpu_placement(info, tensors, estimate.settings, automatic=automatic),
         verdict=verdict,
-        contexts=tuple(fitting.row(n) for n in _shown_contexts(info, tokens)),
+        contexts=tuple(fitting.row(n) for n in _shown_contexts(info, settings.context_tokens)),
         longest_context_tokens=longest,
         speed=None if rig is None else speed_on(rig, reads, verdict),
         warnings=(*estimate.warnings, *_machine_warnings(machine, verdict)),
@@ -145,38 +133,9 @@ def fit_model(
     )
 
 
-def _check_kind(info: ModelInfo, headers: Sequence[Header]) -> None:
-    if info.kind in NO_MODEL:
-        hint = "name the model itself"
-        raise UsageError(f"{headers[0].name} is {NO_MODEL[info.kind]}", hint=hint)
-
-
 def _runtime_text(runtime: Runtime) -> str:
     since = ".".join(map(str, runtime.since))
     return runtime.name if since == "0" else f"{runtime.name} {since}"
-
-
-def context_asked(info: ModelInfo, asked: int | None, runtime: Runtime | None, settings: FitSettings) -> int:
-    """Return the context of all texts together; raises UsageError when it is the model's, which says none.
-
-    `asked` None: the runtime's, else 4,096; 0: the model's own.
-    """
-    if asked is None and runtime is not None:
-        vram_bytes = sum(settings.offload.gpus_bytes) if settings.offload else 0
-        asked = context_of(runtime, vram_bytes) or 0
-        asked = min(asked, info.context_length_tokens or asked)  # Ollama llm/server.go clamps to the model's
-    return _context_of_one(info, asked) * (settings.n_sequences if runtime and runtime.context_each else 1)
-
-
-def _context_of_one(info: ModelInfo, asked: int | None) -> int:
-    longest = info.context_length_tokens
-    if asked:
-        return asked
-    if asked == 0:
-        if not longest:
-            raise UsageError("the model does not say how long its context is", hint="--ctx-size 32768")
-        return longest
-    return min(DEFAULT_CONTEXT_TOKENS, longest or DEFAULT_CONTEXT_TOKENS)
 
 
 def _shown_contexts(info: ModelInfo, asked: int) -> list[int]:

@@ -20,7 +20,7 @@ from ggufkit.fit.verdict import Level, Verdict, judge, reserve_of
 from ggufkit.gguf.header import Header, TensorInfo
 from ggufkit.gguf.model import ModelInfo, model_info
 from ggufkit.progress import SILENT, Progress
-from ggufkit.verbs.fit import NO_MODEL, context_asked
+from ggufkit.verbs.asked import NO_MODEL, context_asked
 from ggufkit.verbs.several import Candidate, Several, read_several
 
 USUAL_CONTEXTS_TOKENS = (2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ggufkit.errors import UsageError
 from ggufkit.fit.estimate import FitSettings
 from ggufkit.fit.hosts import Host, HostsPlacement, place_on_hosts
-from ggufkit.fit.profiles import Runtime, Wishes, settings_for
+from ggufkit.fit.profiles import Runtime
 from ggufkit.gguf.header import Header
-from ggufkit.gguf.model import ModelInfo, model_info
+from ggufkit.gguf.model import ModelInfo
 from ggufkit.runtimes.llamacpp_rpc import LINK_BITS_PER_S, Endpoint, parse_endpoint, placement_flags
-from ggufkit.verbs.fit import NO_MODEL, context_asked
+from ggufkit.verbs.asked import asked_of
 
 SERIAL = (
     "more memory, not more speed: the machines compute their layers one after the other, and each token "
@@ -61,23 +61,18 @@ def fit_hosts(
     are none or the same twice, what is no model, and settings that llama.cpp refuses.
     """
     workers = check_hosts(hosts)
-    info = model_info(headers)
-    if info.kind in NO_MODEL:
-        raise UsageError(f"{headers[0].name} is {NO_MODEL[info.kind]}", hint="name the model itself")
-    settings = settings or settings_for(Wishes(), runtime)
-    tokens = context_asked(info, context_tokens, runtime, settings)
-    tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    placement = place_on_hosts(info, tensors, replace(settings, context_tokens=tokens), hosts)
+    asked = asked_of(headers, context_tokens, settings, runtime)
+    placement = place_on_hosts(asked.info, asked.tensors, asked.settings, hosts)
     flags = placement_flags(workers, placement)
     words = [word for flag, value in flags for word in (f"--{flag}", value)]
     return HostsFit(
         name=name or headers[0].name,
         n_files=len(headers),
         file_bytes=sum(header.file_size_bytes for header in headers),
-        model=info,
+        model=asked.info,
         context_is_default=context_tokens is None,
         placement=placement,
-        flags=("--ctx-size", str(tokens), *words),
+        flags=("--ctx-size", str(asked.settings.context_tokens), *words),
         load_s=8 * placement.shipped_bytes / LINK_BITS_PER_S,
         warnings=tuple(_warnings(placement)),
     )
