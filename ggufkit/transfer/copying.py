@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from ggufkit.errors import IntegrityError
 
 CHUNK_BYTES = 8 << 20  # in the kernel: small enough for progress and Ctrl-C, large enough to cost nothing
 BUFFER_BYTES = 1 << 20  # through this process: larger buffers cost twice the CPU (cache misses)
+
+LENT_BYTES = 256 << 10  # the same, for what a digest is taken of right behind
 
 # What "this way is not to be had here" looks like: copy_file_range(2), section ERRORS.
 _NO_KERNEL_COPY = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
@@ -20,6 +23,8 @@ _moving = threading.Lock()
 
 CopyStep = Callable[[int, int, int, int, int], int]
 """(source, offset, target, at, n_bytes) -> bytes copied, 0 at the source's end."""
+Lending = Callable[[int, int, memoryview], None]
+"""(start, end, data) of a stretch of the target that was written; the data are not changed any more."""
 
 
 class SourceEnded(IntegrityError):
@@ -51,6 +56,64 @@ def copy_range(
             raise SourceEnded(f"ended {n_bytes - done:,} bytes early: was it changed meanwhile?")
         wrote(at + done, at + done + n)
         done += n
+
+
+def copy_lending(
+    source: int,
+    offset: int,
+    target: int,
+    at: int,
+    n_bytes: int,
+    wrote: Callable[[int, int, memoryview], None],
+) -> None:
+    """Copy as `copy_range` does, but through memory: `wrote(start, end, data)` has the bytes, to keep.
+
+    Costs less than reading the target again for a digest.
+    """
+    buffers = Buffers(LENT_BYTES)
+    end = at + n_bytes
+    while at < end:
+        buffer = buffers.take()[: end - at]
+        n = _read_into(source, buffer, offset)
+        if n == 0:
+            raise SourceEnded(f"ended {end - at:,} bytes early: was it changed meanwhile?")
+        write_all(target, buffer[:n], at)
+        wrote(at, at + n, buffer[:n])
+        at, offset = at + n, offset + n
+
+
+def _read_into(source: int, buffer: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(source, [buffer], offset)
+    data = read_at(source, len(buffer), offset)
+    buffer[: len(data)] = data
+    return len(data)
+
+
+class Buffers:
+    """Buffers of one size for one thread, used again when nobody looks at them any more."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self._all: deque[bytearray] = deque()
+
+    def take(self) -> memoryview:
+        """Return a buffer that is looked at by nobody else; its content is anything."""
+        if self._all and _is_free(self._all[0]):
+            self._all.rotate(-1)
+        else:
+            self._all.append(bytearray(self._size_bytes))
+        return memoryview(self._all[-1])[: self._size_bytes]
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Say whether no memoryview of it is left: a bytearray can't grow while there is one."""
+    try:
+        buffer.append(0)
+    except BufferError:
+        return False
+    buffer.pop()
+    return True
 
 
 def _in_kernel(source: int, offset: int, target: int, at: int, n_bytes: int) -> int:

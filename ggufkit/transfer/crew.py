@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from ggufkit.errors import GgufkitError, NetworkError
 from ggufkit.progress import Progress
+from ggufkit.transfer.copying import Buffers
 from ggufkit.transfer.journal import joined
 from ggufkit.transfer.sources import MAX_FAILURES, HubSource, Wrote
-from ggufkit.transfer.stream import READ_BYTES, Buffers, Stream, StreamError
+from ggufkit.transfer.stream import READ_BYTES, Stream, StreamError
 from ggufkit.transfer.stretches import Stretch, Stretches
 from ggufkit.transfer.tally import Standing
 

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, TargetExistsError
@@ -25,7 +25,7 @@ from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.marks import Marks
 from ggufkit.transfer.mend import Mender, Mending
 from ggufkit.transfer.prover import DigestMismatch, Proof, Prover
-from ggufkit.transfer.sources import Source
+from ggufkit.transfer.sources import LocalSource, Source
 
 PART_SUFFIX = ".part"
 POLL_S = 0.2
@@ -255,6 +255,7 @@ def _fill(job: Job, fd: int, journal: Journal, prover: Prover, progress: Progres
         progress.advance(end - start)
         prover.wrote(start, end, data)
 
+    sources = [_lending(source) if job.proofs else source for source in job.sources]
     for position, segment in job.layout.placed():
         for start, end in journal.missing(position, position + segment.n_bytes):
             skip = start - position
@@ -262,8 +263,12 @@ def _fill(job: Job, fd: int, journal: Journal, prover: Prover, progress: Progres
                 write_all(fd, segment.data[skip : end - position], start)
                 wrote(start, end)
             else:
-                source = job.sources[segment.source]
+                source = sources[segment.source]
                 source.copy_to(fd, start, segment.offset + skip, end - start, wrote)
+
+
+def _lending(source: Source) -> Source:
+    return replace(source, is_lent=True) if isinstance(source, LocalSource) else source
 
 
 def _rename_open(job: Job, fd: int) -> bool:

@@ -20,7 +20,7 @@ from ggufkit.transfer.journal import Range, joined
 
 BLOCK_BYTES = 256 << 10  # larger ones miss the cache, and there is one per proof
 MAX_LENT_BYTES = 4 << 20
-"""How much may wait in memory for one proof; what comes on top of it is read from the target."""
+"""How much may wait in memory for one proof: then the writer waits too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,14 @@ class _Lane:
 
     def lend(self, start: int, data: memoryview) -> None:
         """Take what was written at `start`, if it is what comes next."""
-        n_waiting = sum(map(len, self.lent))
-        if start == self.tip and start + len(data) <= self.end and n_waiting + len(data) <= MAX_LENT_BYTES:
+        if start == self.tip and start + len(data) <= self.end:
             self.lent.append(data)
             self.tip += len(data)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be lent before some of it is hashed."""
+        return sum(map(len, self.lent)) > MAX_LENT_BYTES
 
 
 class Prover:
@@ -101,6 +105,7 @@ class Prover:
         self._hasher = hasher
         self._ranges = joined(written)
         self._lock = threading.Lock()
+        self._drained = threading.Condition(self._lock)
         self._stopped = False
         self._errors: list[BaseException] = []
         self.digests: dict[str, str] = {}
@@ -115,7 +120,8 @@ class Prover:
     def wrote(self, start: int, end: int, data: memoryview | None = None) -> None:
         """Say that `[start, end)` is there; raises what a proof found in the meantime.
 
-        `data` are these bytes, where the caller has them and changes them no more.
+        `data` are these bytes, where the caller has them and changes them no more. Waits while more of
+        them are there than can be hashed.
         """
         with self._lock:
             self._ranges = joined([*self._ranges, (start, end)])
@@ -124,6 +130,8 @@ class Prover:
                     lane.lend(start, data)
                 if lane.lent or self._there_until(lane.tip) > lane.tip:
                     lane.ready.notify()
+            while any(lane.is_full for lane in self._lanes) and not (self._errors or self._stopped):
+                self._drained.wait(0.2)
         self._raise()
 
     def finish(self) -> dict[str, str]:
@@ -219,6 +227,7 @@ class Prover:
         with self._lock:
             while not self._stopped:
                 if lane.lent:
+                    self._drained.notify()
                     return lane.lent.popleft()
                 there = min(self._there_until(start), start + BLOCK_BYTES, lane.end)
                 if there > start:

@@ -18,7 +18,7 @@ from ggufkit.hubs.endpoints import title_of
 from ggufkit.hubs.hub import Hub, RemoteFile
 from ggufkit.hubs.refusals import file_refused
 from ggufkit.progress import SILENT, Progress
-from ggufkit.transfer.copying import SourceEnded, copy_range, write_all
+from ggufkit.transfer.copying import SourceEnded, copy_lending, copy_range, write_all
 from ggufkit.transfer.http import FileGoneError, FileRefusedError, Http
 from ggufkit.transfer.stream import READ_BYTES, Stream, StreamError
 
@@ -100,6 +100,8 @@ class LocalSource:
     """Its size when it was looked at."""
     sha256: str | None = None
     """The digest that it must have, bare hex."""
+    is_lent: bool = False
+    """Whether its bytes go through memory and are lent to who takes digests, not copied by the kernel."""
 
     @property
     def name(self) -> str:
@@ -113,10 +115,11 @@ class LocalSource:
         return f"{self.sha256} {status.st_ino} {status.st_mtime_ns}"
 
     def copy_to(self, fd: int, at: int, offset: int, n_bytes: int, wrote: Wrote) -> None:
-        """Copy within the kernel where it can."""
+        """Copy within the kernel where it can, unless the bytes are to be lent."""
+        copy = copy_lending if self.is_lent else copy_range
         with self.path.open("rb", buffering=0) as file:
             try:
-                copy_range(file.fileno(), offset, fd, at, n_bytes, wrote)
+                copy(file.fileno(), offset, fd, at, n_bytes, wrote)
             except SourceEnded as error:
                 raise IntegrityError(f"{self.path} {error.message}") from error
 

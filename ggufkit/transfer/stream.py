@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,32 +33,6 @@ class StreamError(NetworkError):
         """The CDN refused a signed address (expired): ask the hub for a new one, at once."""
         self.reached = 0
         """Offset in the file after the last byte that came before the failure."""
-
-
-class Buffers:
-    """Buffers of one size for one thread, used again when nobody looks at them any more."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._size_bytes = size_bytes
-        self._all: deque[bytearray] = deque()
-
-    def take(self) -> memoryview:
-        """Return a buffer that is looked at by nobody else; its content is anything."""
-        if self._all and _is_free(self._all[0]):
-            self._all.rotate(-1)
-        else:
-            self._all.append(bytearray(self._size_bytes))
-        return memoryview(self._all[-1])[: self._size_bytes]
-
-
-def _is_free(buffer: bytearray) -> bool:
-    """Say whether no memoryview of it is left: a bytearray can't grow while there is one."""
-    try:
-        buffer.append(0)
-    except BufferError:
-        return False
-    buffer.pop()
-    return True
 
 
 class Pace:

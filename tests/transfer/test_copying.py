@@ -92,6 +92,42 @@ def test_through_the_process_after_the_kernel_gave_up_half_way(
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("missing", [(), ("preadv",), ("preadv", "pread", "pwrite")])
+def test_lent_bytes_are_those_written_and_stay_as_they_were(
+    files: tuple[int, int], monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
+) -> None:
+    for name in missing:
+        monkeypatch.delattr(os, name, raising=False)
+    source, target = files
+    told: list[tuple[int, int, memoryview]] = []
+    copying.copy_lending(source, 100, target, 7, SIZE - 200, lambda a, b, data: told.append((a, b, data)))
+    assert told[0][0] == 7 and told[-1][1] == 7 + SIZE - 200
+    assert all(b == c for (_, b, _), (c, _, _) in itertools.pairwise(told))
+    assert b"".join(data for *_, data in told) == CONTENT[100:-100], "all of them, when the last one was told"
+    os.lseek(target, 0, os.SEEK_SET)
+    assert os.read(target, SIZE) == bytes(7) + CONTENT[100:-100]
+
+
+def test_what_ends_early_is_not_lent_as_whole(files: tuple[int, int]) -> None:
+    with pytest.raises(copying.SourceEnded, match="1 bytes early"):
+        copying.copy_lending(files[0], 0, files[1], 0, SIZE + 1, lambda _a, _b, _data: None)
+
+
+def test_buffers_are_used_again_when_nobody_looks_at_them() -> None:
+    buffers = copying.Buffers(100)
+    first, second = buffers.take(), buffers.take()
+    first[:], second[:] = b"1" * 100, b"2" * 100
+    kept = first[10:]
+    del first
+    third = buffers.take()
+    third[:] = b"3" * 100
+    assert bytes(kept) == b"1" * 90 and bytes(second) == b"2" * 100
+    del kept, second, third
+    for _ in range(9):
+        buffers.take()
+    assert len(buffers._all) == 3
+
+
 def test_without_copy_file_range_pread_and_pwrite(
     files: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

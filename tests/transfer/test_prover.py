@@ -144,9 +144,13 @@ def test_no_more_is_lent_than_may_wait_in_memory(fd: int, monkeypatch: pytest.Mo
             return self.sha256.hexdigest()
 
     prover = Prover(fd, (WHOLE,), [], lambda _proof: Slow())
-    lend(prover, STEPS)
-    assert sum(map(len, prover._lanes[0].lent)) <= 2 * STEP < len(CONTENT)
+    writer = threading.Thread(target=lend, args=(prover, STEPS))
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive() and len(prover._lanes[0].lent) <= 3 < len(STEPS), "it waits"
     is_let_on.set()
+    writer.join(10)
+    assert not writer.is_alive()
     assert prover.finish() == {"whole": sha256(CONTENT)}
     prover.stop()
 

@@ -439,13 +439,13 @@ def test_digests_that_are_known_are_not_taken_again(
 def test_a_shard_that_changes_meanwhile_spoils_the_merge(
     shards: list[Path], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = copying.copy_range
+    honest = copying.copy_lending
 
     def touch_and_copy(*arguments: Any) -> None:
         shards[4].write_bytes(shards[4].read_bytes()[:-64] + bytes(64))
         honest(*arguments)
 
-    monkeypatch.setattr("ggufkit.transfer.sources.copy_range", touch_and_copy)
+    monkeypatch.setattr("ggufkit.transfer.sources.copy_lending", touch_and_copy)
     error = failure(IntegrityError, work / STEM)
     assert "changed" in error.message and not isinstance(error, DigestMismatch)
     assert not (work / f"{STEM}.gguf").exists() and not list(work.glob("*.part"))
@@ -456,12 +456,12 @@ def test_a_shard_that_changes_meanwhile_spoils_the_merge(
 SLOW_COPY = """
 import os, time
 import ggufkit.transfer.copying as copying, ggufkit.transfer.journal as journal
-copying.CHUNK_BYTES, journal.SAVE_EVERY_BYTES = 1 << 18, 1 << 20
-honest = copying._in_kernel
+copying.LENT_BYTES, journal.SAVE_EVERY_BYTES = 1 << 18, 1 << 20
+honest = copying._read_into
 def slow(*arguments):
     time.sleep(0.01)
     return honest(*arguments)
-copying._in_kernel = slow
+copying._read_into = slow
 """
 
 
