@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ggufkit.cli.following import with_model
 from ggufkit.cli.params import dry_run_option, force_option, model_argument, output_options
 from ggufkit.cli.render import Out, count_text, size_text
 from ggufkit.errors import UsageError, printable
@@ -64,7 +65,7 @@ def command(
     from ggufkit.verbs.merge import plan_merge
 
     parts = find_parts(model)
-    found = parts or _shards(model, consume=consume, dry_run=dry_run)
+    found = parts or _shards(model, output, consume=consume, dry_run=dry_run)
     if model is None:
         out.say(f"model: {found.files[0].parent / found.name}")
     if parts is not None and keep_split_keys:
@@ -80,17 +81,16 @@ def command(
         _merge(out, plan, dry_run)
 
 
-def _shards(model: str | None, *, consume: bool, dry_run: bool) -> LocalModel:
+def _shards(model: str | None, output: Path | None, *, consume: bool, dry_run: bool) -> LocalModel:
     """Find the shards, or with --consume the file that an earlier run made of them."""
-    from ggufkit.verbs.consume import consumed_already, remove_leavings
+    from ggufkit.verbs.consumed import find_consumed, remove_leavings
     from ggufkit.verbs.locate import find_model
 
-    gone = consumed_already(model) if consume else None
-    if gone is None:
-        return find_model(model, shards=True)
-    if model is not None and not dry_run:
-        remove_leavings(model)
-    return gone
+    gone = find_consumed(model, output) if consume else None
+    found = gone or find_model(model, shards=True)
+    if consume and not found.is_sharded and not dry_run:
+        remove_leavings(model, found)
+    return found
 
 
 def _merge(out: Out, plan: MergePlan, dry_run: bool) -> None:
@@ -175,4 +175,4 @@ def _show_report(out: Out, report: MergeReport) -> None:
     if report.sha256 is not None:
         text += f"\nsha256: {report.sha256}"
     out.result(report, text, quiet=[report.output])
-    out.hint("next: ggufkit ollama-import")
+    out.hint("next: " + with_model("ggufkit ollama-import", report.output))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -10,18 +9,24 @@ from pathlib import Path
 from typing import Literal
 
 from ggufkit.errors import AccessError, IntegrityError, NoSpaceError, UsageError
-from ggufkit.gguf.shards import parse_shard_name
-from ggufkit.hubs.manifest import RECORD_FOLDER
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer import consume as engine
-from ggufkit.transfer.consume_notes import Consumption, durable_bytes, load_notes, remove_notes, sync_file
+from ggufkit.transfer.consume_notes import (
+    Consumption,
+    alone,
+    begin,
+    durable_bytes,
+    load_notes,
+    note,
+    sync_file,
+)
 from ggufkit.transfer.digest import FileStamp
 from ggufkit.transfer.disk import free_bytes, fsync_folder, same_file_system
 from ggufkit.transfer.engine import WriteReport
 from ggufkit.transfer.holders import holders
 from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.sources import LocalSource
-from ggufkit.verbs.locate import LocalModel, find_model
+from ggufkit.verbs.locate import LocalModel
 from ggufkit.verbs.merge import (
     MERGED,
     MergePlan,
@@ -109,6 +114,7 @@ def consume(plan: ConsumePlan, progress: Progress = SILENT) -> MergeReport:
     """
     began = time.monotonic()
     made, merge = plan.consumption, plan.merge
+    _make_folder(made.target.parent)
     if not plan.begun:
         if merge.exists and not merge.force:
             check_existing(merge, progress)
@@ -132,37 +138,6 @@ def consume(plan: ConsumePlan, progress: Progress = SILENT) -> MergeReport:
     finally:
         progress.finish()
     return _report(plan, report.digests.get(MERGED), False, began)
-
-
-def consumed_already(argument: str | None) -> LocalModel | None:
-    """Return the merged file that shards which are gone went into, where `argument` still names them."""
-    if argument is None:
-        return None
-    path = Path(argument).expanduser()
-    if path.exists() and not _is_bare(path):
-        return None
-    name = parse_shard_name(path.name)
-    places = [path.with_name(f"{path.name}.gguf")]
-    if name is not None:
-        places = [path.parent.parent / f"{name.prefix}.gguf", path.parent / f"{name.prefix}.gguf"]
-    found = next((place for place in places if place.is_file()), None)
-    return find_model(str(found)) if found is not None else None
-
-
-def remove_leavings(argument: str) -> None:
-    """Remove what a run that was cut off after its last shard was gone may have left of their folder."""
-    folder = Path(argument).expanduser()
-    notes = consume_notes(folder, folder.name)
-    if not _is_bare(folder) or notes.exists():
-        return
-    remove_notes(notes)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _is_bare(path: Path) -> bool:
-    """Say whether it is a folder with nothing in it but what we note."""
-    return path.is_dir() and all(entry.name == RECORD_FOLDER for entry in path.iterdir())
 
 
 def check_unshared(paths: list[Path]) -> None:
@@ -256,6 +231,14 @@ def _check_room(plan: ConsumePlan) -> None:
         raise NoSpaceError(f"{made.target.parent}: {room}{why}", hint=hint)
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably: the file in it will be all there is of the model."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
 def _keep(plan: ConsumePlan) -> None:
     """Keep what `split --restore` needs, durably, before the shards go."""
     made, merge = plan.consumption, plan.merge
@@ -265,10 +248,15 @@ def _keep(plan: ConsumePlan) -> None:
 
 def _remove_only(plan: ConsumePlan, began: float) -> MergeReport:
     """Remove the shards of a merged file that is there: it was compared with them, byte by byte."""
+    made = plan.consumption
     _keep(plan)
-    sync_file(plan.merge.output)
-    fsync_folder(plan.merge.output.parent)
-    engine.remove_sources(plan.consumption)
+    sync_file(made.target)
+    with alone(made) as slots:
+        made.part.unlink(missing_ok=True)  # of a merge that was interrupted: its place is taken
+        fsync_folder(made.target.parent)
+        begin(made, slots)
+        note(slots, made.layout.n_bytes)  # so that a run that is killed in between is gone on with
+    engine.remove_sources(made)
     return _report(plan, digests().get(plan.merge.output), True, began)
 
 

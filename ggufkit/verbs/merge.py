@@ -179,6 +179,7 @@ def default_output(model: LocalModel) -> Path:
 
 def _nothing_to_do(model: LocalModel, header: Header, output: Path | None) -> MergePlan:
     path = model.files[0]
+    output = output / path.name if output is not None and output.is_dir() else output
     if output is not None and not (output.exists() and output.samefile(path)):
         raise UsageError(f"{path} is one file already", hint="there is nothing to merge: copy it")
     size = header.file_size_bytes
