@@ -38,6 +38,7 @@ from ggufkit.verbs.merge import (
     shards_manifest,
 )
 from ggufkit.verbs.record import consume_notes, digests, journal_path, pull_command
+from ggufkit.verbs.room import room_text
 from ggufkit.verbs.shard_memory import keep_shards
 
 
@@ -225,8 +226,8 @@ def _check_room(plan: ConsumePlan) -> None:
     if same_file_system(made.target, plan.merge.model.folder):
         need = engine.extra_bytes_needed(made)
     if need > free:
-        room = f"{need / 2**30:.2f} GiB besides the shards, {free / 2**30:.2f} GiB free"
-        why = ": this file system gives back whole files only" if need > plan.extra_bytes else ""
+        room = room_text(need, free, what=f"needed besides the {plan.merge.pieces}s")
+        why = "; this file system gives back whole files only" if need > plan.extra_bytes else ""
         hint = "make room, then run the same command again"
         raise NoSpaceError(f"{made.target.parent}: {room}{why}", hint=hint)
 

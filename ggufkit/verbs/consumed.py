@@ -39,9 +39,9 @@ def find_consumed(argument: str | None, output: Path | None = None) -> LocalMode
 
 def remove_leavings(argument: str | None, merged: LocalModel) -> None:
     """Remove the empty folders and the notes that a run left which was cut off at its very end."""
-    for folder in _former_folders(argument, merged):
+    for folder in {merged.folder, *_former_folders(argument, merged)}:
         notes = _notes_in(folder)
-        if folder == merged.folder or not _is_bare(folder) or any(one.suffix == ".json" for one in notes):
+        if any(one.suffix == ".json" for one in notes) or not (_is_bare(folder) or folder == merged.folder):
             continue
         for one in notes:
             one.unlink(missing_ok=True)

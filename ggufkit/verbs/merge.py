@@ -31,6 +31,7 @@ from ggufkit.verbs.record import (
     records_in,
     write_record,
 )
+from ggufkit.verbs.room import room_text
 from ggufkit.verbs.shard_memory import keep_shards
 from ggufkit.verbs.sound import has_same_header, is_same_content
 
@@ -260,8 +261,8 @@ def record_root(plan: MergePlan) -> Path:
 def _check_room(plan: MergePlan, job: Job) -> None:
     need = plan.n_bytes - resumable_bytes(job)
     if need > plan.free_bytes:
-        room = f"{need / 2**30:.1f} GiB to write, {plan.free_bytes / 2**30:.1f} GiB free"
-        raise NoSpaceError(f"{plan.output.parent}: {room}", hint="name a file on another disk with --output")
+        hint = f"--consume gives the {plan.pieces}s up as it goes; --output names a file on another disk"
+        raise NoSpaceError(f"{plan.output.parent}: {room_text(need, plan.free_bytes)}", hint=hint)
 
 
 def _remember(plan: MergePlan, job: Job, sha256: str | None) -> None:

@@ -29,6 +29,7 @@ from ggufkit.verbs.listing import Repo, Served, open_repo
 from ggufkit.verbs.locate import find_model
 from ggufkit.verbs.pinned import check_nothing_else_is_asked, open_pinned, remarks_on_pinned
 from ggufkit.verbs.record import Record, digests, journal_path, remember_last, write_record
+from ggufkit.verbs.room import room_text
 
 RESERVE_BYTES = 64 << 20
 """Room to be left on the disk: journals, records, what the file system needs for itself."""
@@ -280,9 +281,8 @@ def _fetch(root: Path, job: Job, adopted: Adoption | None, progress: Progress) -
 def _check_room(plan: PullPlan) -> None:
     need = plan.needed_bytes + plan.copied_bytes
     if need and need + RESERVE_BYTES > plan.free_bytes:
-        have = f"{plan.free_bytes / 2**30:.1f} GiB"
-        message = f"{plan.root}: {need / 2**30:.1f} GiB to write, {have} free on this disk"
-        raise NoSpaceError(message, hint="make room, or name another disk with --local-dir")
+        room = room_text(need, plan.free_bytes, kept_bytes=RESERVE_BYTES)
+        raise NoSpaceError(f"{plan.root}: {room}", hint="make room, or name another disk with --local-dir")
 
 
 def record_pull(plan: PullPlan) -> Record:

@@ -38,6 +38,7 @@ from ggufkit.verbs.record import (
     write_record,
 )
 from ggufkit.verbs.remote_shards import Merged, file_name, lay_out, lay_out_parts
+from ggufkit.verbs.room import room_text
 from ggufkit.verbs.shard_sources import BegunShard, forget_begun, shard_sources
 
 
@@ -220,9 +221,10 @@ def _shard_proof(plan: MergedPlan, layout: Layout, i: int) -> Proof:
 def _check_room(plan: MergedPlan) -> None:
     need = plan.needed_bytes + RESERVE_BYTES
     if need > plan.free_bytes:
-        have = f"{plan.free_bytes / 2**30:.1f} GiB"
-        message = f"{plan.output.parent}: {plan.needed_bytes / 2**30:.1f} GiB to write, {have} free"
-        raise NoSpaceError(message, hint="make room, or name another disk with --local-dir")
+        room = room_text(plan.needed_bytes, plan.free_bytes, kept_bytes=RESERVE_BYTES)
+        raise NoSpaceError(
+            f"{plan.output.parent}: {room}", hint="make room, or name another disk with --local-dir"
+        )
 
 
 def _record_begun(plan: MergedPlan, sha256: str | None) -> None:

@@ -18,6 +18,7 @@ from ggufkit.transfer.sources import LocalSource
 from ggufkit.verbs.locate import LocalModel
 from ggufkit.verbs.merge import discard
 from ggufkit.verbs.record import digests, journal_path
+from ggufkit.verbs.room import room_text
 from ggufkit.verbs.sound import is_same_content
 
 
@@ -116,10 +117,8 @@ def split(plan: SplitPlan, progress: Progress = SILENT) -> SplitReport:
     todo = [job for job in plan.jobs if not _is_there(plan, job, progress)]
     need = sum(job.layout.n_bytes - resumable_bytes(job) for job in todo)
     if need > plan.free_bytes:
-        room = f"{need / 2**30:.1f} GiB to write, {plan.free_bytes / 2**30:.1f} GiB free"
-        raise NoSpaceError(
-            f"{plan.paths[0].parent}: {room}", hint="name a folder on another disk with --output"
-        )
+        message = f"{plan.paths[0].parent}: {room_text(need, plan.free_bytes)}"
+        raise NoSpaceError(message, hint="make room, or name a folder on another disk with --output")
     progress.start(f"splitting {plan.source.name}", plan.n_bytes, plan.n_bytes - need)
     try:
         for job in todo:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.gguf.test_llama_split import ORIGINAL, SHARDS
-from tests.verbs.published import everything, sha256
+from tests.verbs.published import everything, model_bytes, sha256
 from tests.verbs.test_merge import record_of
 
 STEM = "Tiny-Test-Q4_K_M"
@@ -112,6 +112,26 @@ def test_a_merged_file_that_was_there_and_its_shards_going(
         assert sha256(Path(f"{STEM}.gguf")) == ORIGINAL
         assert not [p for p in everything(Path()) if is_leaving(p) or p.endswith(".part")], n_cuts
     assert n_cuts > 8
+
+
+@pytest.mark.parametrize("arguments", [("p",), (), ("p/m.gguf.part2of3",)])
+def test_raw_parts(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    data = model_bytes()
+    n_cuts, code = 0, 130
+    while code == 130:
+        n_cuts += 1
+        shutil.rmtree(work / "p", ignore_errors=True)
+        (work / "p").mkdir()
+        for i in range(3):
+            end = 2000 * (i + 1) if i < 2 else None
+            (work / "p" / f"m.gguf.part{i + 1}of3").write_bytes(data[2000 * i : end])
+        with cut_at(n_cuts, monkeypatch):
+            code = run("merge", "--consume", *arguments).code
+        again = run("merge", "--consume", *arguments)
+        assert again.code == 0, f"{n_cuts}: {again.err}"
+        assert (work / "p" / "m.gguf").read_bytes() == data
+        assert not [p for p in everything(work) if "consume" in p or "part" in p], n_cuts
+    assert n_cuts > 5
 
 
 def test_another_file_at_the_output_is_not_taken_for_the_set(work: Path, run: Run) -> None:

@@ -217,7 +217,7 @@ def test_a_program_that_has_a_shard_open(shards: list[Path]) -> None:
 
 def test_no_room_for_the_little_that_it_needs(shards: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ggufkit.verbs.merge.free_bytes", lambda _: 1000)
-    refused(NoSpaceError, shards, "0.00 GiB besides the shards, 0.00 GiB free$")
+    refused(NoSpaceError, shards, r"2\.\d MiB needed besides the shards, 1000 B free: 2\.\d MiB short$")
     monkeypatch.setattr("ggufkit.transfer.holes._fallocate", lambda: None)
     monkeypatch.setattr("ggufkit.verbs.merge.free_bytes", lambda _: 2_400_000)
     refused(NoSpaceError, shards, "gives back whole files only")
@@ -228,7 +228,7 @@ def test_another_file_system_needs_room_for_all(shards: list[Path], monkeypatch:
     plan = planned()
     assert plan.extra_bytes == plan.merge.n_bytes
     monkeypatch.setattr("ggufkit.verbs.merge.free_bytes", lambda _: plan.merge.n_bytes - 1)
-    refused(NoSpaceError, shards, "besides the shards")
+    refused(NoSpaceError, shards, "needed besides the shards, .* free: 1 B short")
 
 
 # ---- what is there already ----
@@ -334,7 +334,7 @@ def test_a_disk_with_room_for_one_copy_is_enough(small_disk: Path, work: Path) -
     whole = work / "m.gguf"
     whole.write_bytes(model_bytes(24))
     make_shards(whole, small_disk / "m", max_tensors=20)
-    with pytest.raises(NoSpaceError, match="GiB to write"):
+    with pytest.raises(NoSpaceError, match=r"2\d\.\d MiB to write, .* MiB free: .* short"):
         merge(plan_merge(find_model(shards=True)))
     report = consumed()
     assert report.sha256 == sha256(small_disk / "m.gguf") == sha256(whole)
