@@ -65,13 +65,20 @@ def fetch(url, write):
     while n := answer.readinto(buffer):
         write(buffer[:n])
 """,
-    "urllib3, http.client's readinto beneath (ours)": """
+    "urllib3, its socket's recv_into beneath (ours)": """
 import urllib3
 def fetch(url, write):
     answer = urllib3.PoolManager().request("GET", url, preload_content=False)
     body, buffer = answer._fp, memoryview(bytearray(256 << 10))
-    while n := body.readinto(buffer):
+    first = body.fp.read1(256 << 10)
+    write(first)
+    left = body.length - len(first)
+    while left:
+        n = 0
+        while n < min(left, 256 << 10):
+            n += answer.connection.sock.recv_into(buffer[n:left])
         write(buffer[:n])
+        left -= n
 """,
     "urllib3, read1": """
 import urllib3

@@ -27,7 +27,7 @@ def line_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=CONNECTIONS,
         show_default=True,
         metavar="N",
-        help="Streams at a time, over all sources.",
+        help="Most streams at a time, over all sources.",
     )
     limit = click.option(
         "--limit-rate", type=LIMIT_RATE, metavar="RATE", help="Take at most so much a second, e.g. 20M."
