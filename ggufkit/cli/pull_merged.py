@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from ggufkit.cli.following import with_model
 from ggufkit.cli.line import say_served
 from ggufkit.cli.render import Out, count_text, printable_lines, size_text, table
 from ggufkit.progress import Progress
@@ -37,7 +38,8 @@ def pull_into_one(out: Out, pull: PullPlan, progress: Progress, *, dry_run: bool
     report = pull_merged(plan, progress)
     out.result(report, printable_lines(report_text(report)), quiet=[report.output])
     say_served(out, report.sources)
-    out.hint("next: ggufkit fit, ggufkit ollama-import")
+    steps = (with_model(command, report.output) for command in ("ggufkit fit", "ggufkit ollama-import"))
+    out.hint(f"next: {', '.join(steps)}")
     return True
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ggufkit.cli.line import say_served
-from ggufkit.cli.pull_merged import SAID, plan_document, plan_text
+from ggufkit.cli.pull_merged import SAID, plan_document, plan_text, say_if_merged
 from ggufkit.cli.render import Out, count_text, printable_lines, size_text, table
 from ggufkit.progress import Progress
 
@@ -65,6 +65,8 @@ def pull_into_place(
     )
     for warning in plan.warnings:
         out.warn(warning)
+    if plan.merged is None:
+        say_if_merged(out, plan.pull)
     if dry_run:
         out.say("[dry run] nothing is written")
         return out.result(_document(plan), _plan_text(plan), quiet=_names(plan))

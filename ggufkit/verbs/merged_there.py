@@ -63,6 +63,18 @@ def is_recorded(pull: PullPlan) -> bool:
     )
 
 
+def replaced_shards(pull: PullPlan) -> tuple[str, ...]:
+    """Return the names of shards of which an earlier pull of this set had another version."""
+    earlier = {
+        file.path: (file.size_bytes, file.sha256)
+        for record in records_in(pull.root)
+        if record.manifest.sources and record.manifest.name == pull.quant.stem
+        for file in record.manifest.files
+    }
+    listed = ((f.path, (f.size_bytes, f.sha256)) for f in pull.files)
+    return tuple(path.rpartition("/")[2] for path, now in listed if earlier.get(path, now) != now)
+
+
 def is_proven(pull: PullPlan, place: Path, target: Path, merged: Merged, progress: Progress) -> bool:
     """Say whether the file `target` holds the published shards (a run was killed before it said so).
 

@@ -17,7 +17,7 @@ from ggufkit.gguf.pieces import pieces_of
 from ggufkit.hubs.manifest import Manifest, ManifestFile
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
-from ggufkit.transfer.engine import Job, resumable_bytes, write
+from ggufkit.transfer.engine import PART_SUFFIX, Job, resumable_bytes, write
 from ggufkit.transfer.filesystem import check_file
 from ggufkit.transfer.http import Http
 from ggufkit.transfer.journal import Journal, Range
@@ -25,7 +25,7 @@ from ggufkit.transfer.prover import DigestMismatch, FileRange, Proof
 from ggufkit.transfer.sources import Source, open_header
 from ggufkit.verbs.listing import Served
 from ggufkit.verbs.merge import MERGED
-from ggufkit.verbs.merged_there import is_done, is_proven, is_recorded
+from ggufkit.verbs.merged_there import is_done, is_proven, is_recorded, replaced_shards
 from ggufkit.verbs.pull import RESERVE_BYTES, PulledFile, PullPlan, State, record_pull
 from ggufkit.verbs.record import (
     digests,
@@ -152,6 +152,7 @@ def pull_merged(plan: MergedPlan, progress: Progress = SILENT) -> MergedReport:
         ).forget()  # a run killed after the rename leaves its notes
         return _report(plan, sha256, 0, began)
     _check_room(plan)
+    _say_replaced(plan, progress)
     _record_begun(plan, None)
     with plan.pull.repo.http() as http:
         job = _job(plan, plan.merged, http, progress)
@@ -225,6 +226,15 @@ def _check_room(plan: MergedPlan) -> None:
         raise NoSpaceError(
             f"{plan.output.parent}: {room}", hint="make room, or name another disk with --local-dir"
         )
+
+
+def _say_replaced(plan: MergedPlan, progress: Progress) -> None:
+    """Say why what an earlier pull left of the file is fetched anew."""
+    changed = replaced_shards(plan.pull)
+    left = plan.output.with_name(plan.output.name + PART_SUFFIX).exists() or plan.output.exists()
+    if changed and left and not plan.resumed_bytes:
+        names = ", ".join(changed[:3]) + (", …" if len(changed) > 3 else "")
+        progress.note(f"the hub has another version of {names} by now: {plan.output.name} begins anew")
 
 
 def _record_begun(plan: MergedPlan, sha256: str | None) -> None:

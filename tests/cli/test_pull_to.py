@@ -54,6 +54,24 @@ def test_the_published_shards_come_back(hub: TestHub, files: dict[str, bytes], w
     assert {p: (work / NAME / p).read_bytes() for p in files} == files
 
 
+def test_shards_for_the_cache_could_be_cut_from_the_merged_file(
+    hub: TestHub, work: Path, run: Run, places: Path
+) -> None:
+    run("pull", REPO_ID, "--merge", "-q")
+    for flags in (["-n"], []):
+        assert "gives them back without fetching" in run("pull", REPO_ID, "--to", "hf-cache", *flags).err
+
+
+def test_the_next_step_names_what_was_pulled_where_another_model_lies(
+    hub: TestHub, files: dict[str, bytes], work: Path, run: Run, tmp_path: Path
+) -> None:
+    (work / "other.gguf").write_bytes(next(iter(files.values())))
+    there = tmp_path / "there"
+    done = run("pull", REPO_ID, "--merge", "--local-dir", there)
+    file = there / Path(MERGED).relative_to(NAME)
+    assert done.err.splitlines()[-1] == f"next: ggufkit fit {file}, ggufkit ollama-import {file}"
+
+
 def test_shards_that_are_here_are_said(hub: TestHub, work: Path, run: Run) -> None:
     run("pull", REPO_ID, "-q")
     plan = run("pull", REPO_ID, "--merge", "-n")

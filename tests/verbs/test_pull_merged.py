@@ -26,6 +26,7 @@ from ggufkit.verbs.verify import verify
 from tests.support.faults import Fault
 from tests.support.hub import FOLDER, REPO_ID, TestHub
 from tests.verbs.published import NAME, QUANT, everything, model_bytes, publish, sha256
+from tests.verbs.test_pull import Heard
 
 MERGED = f"{NAME}/{FOLDER}.gguf"
 
@@ -248,7 +249,11 @@ def test_a_new_version_on_the_hub_replaces_the_file(
     (tmp_path / "hub" / REPO_ID / FOLDER).rmdir()
     new = publish_again(tmp_path)
     hub.refresh()
-    report = get()
+    heard = Heard()
+    report = pull_merged(plan_pull_merged(plan_pull(REPO_ID, quant=QUANT)), heard)
+    (said,) = (note for note in heard.lines if "another version" in note)
+    assert said.startswith(f"the hub has another version of {FOLDER}-00001-of-0000")
+    assert said.endswith(f"{Path(MERGED).name} begins anew")
     assert report.state == "download" and report.sha256 != sha256(merged)
     assert {s.sha256 for s in report.shards} == {sha256(d) for d in new.values()}
     assert verify(MERGED).faults == ()
