@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ def plan_consume(
 def plan_consume_of(plan: MergePlan, *, verify: bool = True) -> ConsumePlan:
     """Turn the plan of a merge (or of a join of raw parts) into one that gives up what it merges."""
     assert plan.job is not None, "there is something to merge"
+    _check_name(plan.output)
     sources = tuple(s for s in plan.job.sources if isinstance(s, LocalSource))
     check_unshared([source.path for source in sources])
     stamps = tuple(FileStamp.of(source.path.stat()) for source in sources)
@@ -232,12 +234,26 @@ def _check_room(plan: ConsumePlan) -> None:
         raise NoSpaceError(f"{made.target.parent}: {room}{why}", hint=hint)
 
 
+def _check_name(output: Path) -> None:
+    """Refuse another name than a GGUF's: notes of a run that is to write one are not believed."""
+    if output.suffix != ".gguf":
+        hint = f"--output {shlex.quote(str(output.with_name(output.name + '.gguf')))}"
+        raise UsageError(f"{output} is no GGUF's name, and it will be all there is of the model", hint=hint)
+
+
 def _make_folder(folder: Path) -> None:
     """Make a folder and those above it, durably: the file in it will be all there is of the model."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
+    if folder.is_dir():
+        return
+    hint = "name another file with --output"
+    if folder.exists():
+        raise AccessError(f"{folder} is no folder", hint=hint)
+    _make_folder(folder.parent)
+    try:
         folder.mkdir(exist_ok=True)
-        fsync_folder(folder.parent)
+    except OSError as error:
+        raise AccessError(f"{folder} can't be made: {error.strerror}", hint=hint) from error
+    fsync_folder(folder.parent)
 
 
 def _keep(plan: ConsumePlan) -> None:

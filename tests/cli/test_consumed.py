@@ -145,6 +145,18 @@ def test_another_file_at_the_output_is_not_taken_for_the_set(work: Path, run: Ru
     assert plain.code == 3, "nobody recorded what it was made of"
 
 
+def test_a_name_or_a_folder_that_can_not_be(work: Path, run: Run) -> None:
+    lay(work / "home")
+    before = everything(Path())
+    wrong = run("merge", "--consume", STEM, "-o", "a b.bin")
+    assert wrong.code == 2 and "hint: --output 'a b.bin.gguf'" in wrong.err
+    assert "no GGUF's name, and it will be all there is of the model" in wrong.err
+    Path("taken").touch()
+    wrong = run("merge", "--consume", STEM, "-o", "taken/x/y.gguf")
+    assert wrong.code == 4 and "error: taken is no folder" in wrong.err
+    assert everything(Path()) == before | {"taken"}
+
+
 def test_the_next_step_means_the_merged_file(work: Path, run: Run) -> None:
     lay(work / "home")
     assert "next: ggufkit ollama-import\n" in run("merge").err
