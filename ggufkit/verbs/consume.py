@@ -245,13 +245,11 @@ def _make_folder(folder: Path) -> None:
     """Make a folder and those above it, durably: the file in it will be all there is of the model."""
     if folder.is_dir():
         return
-    hint = "name another file with --output"
-    if folder.exists():
-        raise AccessError(f"{folder} is no folder", hint=hint)
     _make_folder(folder.parent)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
+        hint = "name another file with --output"
         raise AccessError(f"{folder} can't be made: {error.strerror}", hint=hint) from error
     fsync_folder(folder.parent)
 

@@ -31,7 +31,7 @@ from ggufkit.verbs.record import (
     records_in,
     write_record,
 )
-from ggufkit.verbs.room import room_text
+from ggufkit.verbs.room import check_folder, room_text
 from ggufkit.verbs.shard_memory import keep_shards
 from ggufkit.verbs.sound import has_same_header, is_same_content
 
@@ -189,6 +189,7 @@ def _nothing_to_do(model: LocalModel, header: Header, output: Path | None) -> Me
 
 def check_output(model: LocalModel, output: Path, pieces: str = "shard") -> None:
     """Raise UsageError when the output is one of the inputs, or no file."""
+    check_folder(output.parent)
     if not output.exists():
         return
     if any(output.samefile(path) for path in model.files):

@@ -8,10 +8,12 @@ from ggufkit.errors import NotFoundError, UsageError
 from ggufkit.gguf.layout import Layout
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job
+from ggufkit.transfer.filesystem import check_file
 from ggufkit.transfer.prover import Proof
 from ggufkit.transfer.sources import LocalSource
 from ggufkit.verbs.locate import LocalModel
 from ggufkit.verbs.record import journal_path
+from ggufkit.verbs.room import check_folder
 from ggufkit.verbs.shard_memory import KeptSet, find_kept
 from ggufkit.verbs.split import SplitPlan
 
@@ -29,8 +31,6 @@ def plan_restore(model: LocalModel, *, output: Path | None = None, force: bool =
     if kept is None:
         hint = "ggufkit split --max-size cuts it into shards of your choice, which are not the published ones"
         raise NotFoundError(f"what {merged} was merged from is not recorded", hint=hint)
-    if output is not None and output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is no folder", hint="--output names the folder that the shards go to")
     source = LocalSource(merged, merged.stat().st_size)
     jobs = tuple(_job(kept, i, layout, source, output) for i, layout in enumerate(kept.layouts))
     existing = tuple(job.target for job in jobs if job.target.exists())
@@ -42,6 +42,8 @@ def _job(kept: KeptSet, i: int, layout: Layout, source: LocalSource, output: Pat
     file = kept.files[i]
     name = PurePosixPath(file.path).name
     target = output / name if output is not None else kept.path_of(i)
+    check_folder(target.parent)
+    check_file(target, layout.n_bytes, "--output")
     proof = Proof(name, ((0, layout.n_bytes),), file.sha256)
     root = kept.root if output is None else output
     return Job(target, layout, (source,), journal_path(root, target), (proof,))

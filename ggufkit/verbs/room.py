@@ -1,8 +1,12 @@
-"""How much room there is for what is to be written, in words."""
+"""Whether there is room for what is to be written, and a folder that it can lie in."""
 
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
+
+from ggufkit.errors import UsageError
 
 
 def room_text(need_bytes: int, free_bytes: int, *, what: str = "to write", kept_bytes: int = 0) -> str:
@@ -10,6 +14,13 @@ def room_text(need_bytes: int, free_bytes: int, *, what: str = "to write", kept_
     kept = f" ({_size(kept_bytes)} of it are kept free)" if kept_bytes else ""
     short = need_bytes + kept_bytes - free_bytes
     return f"{_size(need_bytes)} {what}, {_size(free_bytes)} free{kept}: {_size(short, up=True)} short"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError when `folder`, which --output named, can't be made because there is a file."""
+    there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), None)
+    if there is not None and not there.is_dir():
+        raise UsageError(f"{there} is a file, not a folder", hint="name another place with --output")
 
 
 def _size(n_bytes: int, *, up: bool = False) -> str:

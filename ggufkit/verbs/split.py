@@ -12,13 +12,14 @@ from ggufkit.gguf.shards import ShardName
 from ggufkit.progress import SILENT, Progress
 from ggufkit.transfer.disk import free_bytes
 from ggufkit.transfer.engine import Job, resumable_bytes, write
+from ggufkit.transfer.filesystem import check_file
 from ggufkit.transfer.journal import Journal
 from ggufkit.transfer.prover import DigestMismatch, Proof
 from ggufkit.transfer.sources import LocalSource
 from ggufkit.verbs.locate import LocalModel
 from ggufkit.verbs.merge import discard
 from ggufkit.verbs.record import digests, journal_path
-from ggufkit.verbs.room import room_text
+from ggufkit.verbs.room import check_folder, room_text
 from ggufkit.verbs.sound import is_same_content
 
 
@@ -95,11 +96,11 @@ def plan_split(
         model.headers()[0], max_tensors=max_tensors, max_bytes=max_bytes, no_tensor_first=no_tensor_first
     )
     folder = output or model.folder / model.name
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", hint="--output names the folder that the shards go to")
+    check_folder(folder)
     jobs = []
     for number, layout in enumerate(layouts, 1):
         target = folder / ShardName(model.name, number, len(layouts)).file_name()
+        check_file(target, layout.n_bytes, "--output")
         proof = Proof(target.name, ((0, layout.n_bytes),), None)
         jobs.append(Job(target, layout, (source,), journal_path(folder, target), (proof,)))
     existing = tuple(job.target for job in jobs if job.target.exists())

@@ -153,7 +153,7 @@ def test_a_name_or_a_folder_that_can_not_be(work: Path, run: Run) -> None:
     assert "no GGUF's name, and it will be all there is of the model" in wrong.err
     Path("taken").touch()
     wrong = run("merge", "--consume", STEM, "-o", "taken/x/y.gguf")
-    assert wrong.code == 4 and "error: taken is no folder" in wrong.err
+    assert wrong.code == 2 and "error: taken is a file, not a folder" in wrong.err
     assert everything(Path()) == before | {"taken"}
 
 

@@ -50,3 +50,7 @@ def test_a_read_only_disk(hub: TestHub, work: Path, run: Run, monkeypatch: pytes
     monkeypatch.setattr(filesystem, "_mounts", lambda: line)
     done = run("pull", REPO_ID)
     assert done.code == 4 and f"error: {NAME}: ext4 at {work} is read-only\n" in done.err
+    make_gguf(work / "whole.gguf")
+    done = run("split", "whole.gguf", "--max-tensors", "4", "-o", "there")
+    assert done.code == 4 and "error: there/whole-00001-of-0000" in done.err
+    assert f"ext4 at {work} is read-only\nhint: name another disk with --output\n" in done.err

@@ -116,7 +116,7 @@ def test_they_go_where_they_are_asked_to(shards: list[Path], work: Path) -> None
     report = restored(output=work / "there")
     assert [s.path.parent for s in report.shards] == [work / "there"] * 5
     assert [sha256(s.path) for s in report.shards] == [sha256(p) for p in SHARDS]
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is a file, not a folder"):
         restored(work / f"{STEM}.gguf", output=work / f"{STEM}.gguf")
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from ggufkit.errors import (
-    AccessError,
     FormatError,
     GgufkitError,
     IntegrityError,
@@ -365,12 +364,11 @@ def test_a_disk_without_room_is_told_before_the_first_byte(
     merged()
 
 
-def test_a_folder_of_somebody_else_is_told(
-    shards: list[Path], work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("output", ["out.gguf", "deeper/out.gguf"])
+def test_a_file_where_the_folder_should_be(shards: list[Path], work: Path, output: str) -> None:
     (work / "file").write_text("no folder")
-    with pytest.raises((OSError, AccessError)):
-        merged(output=work / "file" / "out.gguf")
+    error = failure(UsageError, output=work / "file" / output)
+    assert error.message == f"{work / 'file'} is a file, not a folder" and "--output" in (error.hint or "")
 
 
 # ---- published digests ----

@@ -172,7 +172,7 @@ def test_what_can_not_be_split(whole: Path, work: Path) -> None:
     assert "is a shard already" in failure(UsageError, report.shards[0].path).message
     (work / "notes.txt").write_text("no model")
     failure(FormatError, work / "notes.txt")
-    assert "is no folder" in failure(UsageError, whole, output=work / "notes.txt").message
+    assert "is a file, not a folder" in failure(UsageError, whole, output=work / "notes.txt").message
 
 
 def test_a_model_without_an_ending_needs_a_folder_to_go_to(whole: Path, work: Path) -> None:
