@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,9 +41,24 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--name", metavar="NAME[:TAG]", help="With --to ollama: what it is called there."),
         click.option("--user-repo", metavar="USER/REPO", help="With --to lmstudio: its folders there."),
     )
+    command = _names_checked(command)
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _names_checked(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Have the names looked at before a hub is asked."""
+
+    @functools.wraps(command)
+    def checked(*arguments: Any, **flags: Any) -> Any:
+        if flags["name"] is not None or flags["user_repo"] is not None:
+            from ggufkit.verbs.pull_to import check_names
+
+            check_names(flags["to"], flags["name"], flags["user_repo"])
+        return command(*arguments, **flags)
+
+    return checked
 
 
 def pull_into_place(

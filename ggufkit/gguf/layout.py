@@ -199,7 +199,7 @@ def _group_tensors(header: Header, max_tensors: int | None, max_bytes: int | Non
     for tensor in header.tensors:
         n_bytes = pad(tensor.n_bytes, DEFAULT_ALIGNMENT)
         if max_bytes is not None and n_bytes > max_bytes:
-            raise _too_large(tensor, n_bytes, max_bytes)
+            raise _too_large(max(header.tensors, key=lambda one: one.n_bytes), max_bytes)
         full = len(groups[-1]) == max_tensors
         if full or (max_bytes is not None and group_bytes + n_bytes > max_bytes):
             groups.append([])
@@ -209,9 +209,11 @@ def _group_tensors(header: Header, max_tensors: int | None, max_bytes: int | Non
     return groups
 
 
-def _too_large(tensor: TensorInfo, n_bytes: int, max_bytes: int) -> UsageError:
+def _too_large(tensor: TensorInfo, max_bytes: int) -> UsageError:
+    n_bytes = pad(tensor.n_bytes, DEFAULT_ALIGNMENT)
     message = f"tensor {tensor.name} alone has {n_bytes:,} bytes, a shard may have {max_bytes:,}"
-    return UsageError(message, hint="allow larger shards")
+    least = f"{-(-n_bytes // 10**6)}M" if n_bytes > 10**6 else f"{n_bytes}"
+    return UsageError(message, hint=f"--max-size {least}, or more")
 
 
 def _shard_layout(header: Header, i: int, total: int, tensors: list[TensorInfo]) -> Layout:

@@ -29,8 +29,9 @@ from ggufkit.runtimes.hfcache import (
     find_cache,
     put_in_cache,
 )
-from ggufkit.runtimes.lmstudio import find_models, infer_user_repo
+from ggufkit.runtimes.lmstudio import find_models, infer_user_repo, parse_user_repo
 from ggufkit.runtimes.ollama import StorePlace, find_store
+from ggufkit.runtimes.ollama_names import parse_name
 from ggufkit.runtimes.ways import check_moved
 from ggufkit.transfer.disk import free_bytes, same_file_system, staging_folder
 from ggufkit.transfer.engine import Job, resumable_bytes
@@ -120,7 +121,8 @@ def plan_pull_to(
     wishes that contradict each other.
     """
     merge = is_split(pull) and (merge or "ollama" in to)
-    _check_wishes(pull, to, merge, name, user_repo)
+    check_names(to, name, user_repo)
+    _check_wishes(pull, to, merge)
     store = find_store(environ=environ) if "ollama" in to else None
     models = find_models(environ=environ) if "lmstudio" in to else None
     cache = find_cache(environ) if "hf-cache" in to else None
@@ -171,18 +173,24 @@ def pull_to(plan: ToPlan, progress: Progress = SILENT) -> ToReport:
     return ToReport(pulled, tuple(name for name, _ in named), ollama, lmstudio, cached)
 
 
-def _check_wishes(
-    pull: PullPlan, to: Sequence[Runtime], merge: bool, name: str | None, user_repo: str | None
-) -> None:
+def check_names(to: Sequence[str], name: str | None, user_repo: str | None) -> None:
+    """Raise UsageError for names that nobody gets, or that are none; needs no network."""
+    if name is not None and "ollama" not in to:
+        raise UsageError("--name is the model's name in Ollama", hint="add --to ollama")
+    if user_repo is not None and "lmstudio" not in to:
+        raise UsageError("--user-repo names folders of LM Studio", hint="add --to lmstudio")
+    if name is not None:
+        parse_name(name)
+    if user_repo is not None:
+        parse_user_repo(user_repo)
+
+
+def _check_wishes(pull: PullPlan, to: Sequence[Runtime], merge: bool) -> None:
     if merge and "hf-cache" in to:
         message = "the Hugging Face cache has files as they are published, so the shards can't be merged"
         raise UsageError(message, hint="pull --to hf-cache by itself, without --merge and --to ollama")
     if pull.quant.kind == "raw" and not merge and "lmstudio" in to:
         raise UsageError("raw parts are no model before they are joined", hint="add --merge")
-    if name is not None and "ollama" not in to:
-        raise UsageError("--name is the model's name in Ollama", hint="add --to ollama")
-    if user_repo is not None and "lmstudio" not in to:
-        raise UsageError("--user-repo names folders of LM Studio", hint="add --to lmstudio")
 
 
 def _growing_folder(pull: PullPlan, homes: Sequence[Path]) -> Path | None:

@@ -162,3 +162,20 @@ def test_what_is_refused(
     done = run("pull", REPO_ID, *arguments)
     assert done.code == code and words in done.err and "Traceback" not in done.err
     assert everything(work) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--name", "x"],
+        ["--user-repo", "a/b", "--to", "ollama"],
+        ["--name", "no good", "--to", "ollama"],
+        ["--user-repo", "a", "--to", "lmstudio"],
+    ],
+)
+def test_names_are_looked_at_before_a_hub_is_asked(
+    hub: TestHub, work: Path, run: Run, arguments: list[str]
+) -> None:
+    hub.requests.clear()
+    done = run("pull", REPO_ID, *arguments)
+    assert done.code == 2 and "asking" not in done.err and not hub.requests

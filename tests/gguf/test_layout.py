@@ -238,10 +238,12 @@ def test_a_model_without_tensors() -> None:
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_a_tensor_larger_than_a_shard_may_be(place: int) -> None:
     rows = [*ROWS[:place], ("large.weight", (1024,), "F32"), *ROWS[place:]]
-    with pytest.raises(
-        UsageError, match=r"tensor large\.weight alone has 4,096 bytes, a shard may have 4,095"
-    ):
+    too_large = r"tensor large\.weight alone has 4,096 bytes, a shard may have"
+    with pytest.raises(UsageError, match=f"{too_large} 4,095") as caught:
         cut(gguf_bytes(tensors=rows), max_bytes=4095)
+    assert caught.value.hint == "--max-size 4096, or more"
+    with pytest.raises(UsageError, match=f"{too_large} 1$"):
+        cut(gguf_bytes(tensors=rows), max_bytes=1)
     assert len(cut(gguf_bytes(tensors=rows), max_bytes=4096)) >= 1
 
 
