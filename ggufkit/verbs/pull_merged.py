@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ggufkit.errors import FormatError, IntegrityError, NoSpaceError
+from ggufkit.errors import AccessError, FormatError, IntegrityError, NoSpaceError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.layout import Layout, Literal
 from ggufkit.gguf.pieces import pieces_of
@@ -62,6 +62,8 @@ class MergedPlan:
     """How much of it an earlier run left."""
     free_bytes: int
     """Free room on the output's disk."""
+    disk_named_by: str = "--local-dir"
+    """What names another disk for it, in hints."""
 
     @property
     def n_bytes(self) -> int:
@@ -111,13 +113,17 @@ class MergedReport:
 
 
 def plan_pull_merged(
-    pull: PullPlan, *, grow_in: Path | None = None, progress: Progress = SILENT
+    pull: PullPlan,
+    *,
+    grow_in: Path | None = None,
+    disk_named_by: str = "--local-dir",
+    progress: Progress = SILENT,
 ) -> MergedPlan:
     """Read the shards' headers, check the set, and look at what of the merged file is there.
 
     The file goes beside the shards' folder; it grows in the folder `grow_in`, if that is given and the file
-    is not there yet. Raises FormatError for shards that are no sound set, TargetExistsError when something
-    else has the file's name.
+    is not there yet; a hint says that `disk_named_by` names another disk. Raises FormatError for shards that
+    are no sound set, TargetExistsError when something else has the file's name.
     """
     place = default_target(pull)
     if is_done(pull, place, progress):
@@ -125,9 +131,9 @@ def plan_pull_merged(
     merged = _lay_out(pull, place, progress)
     elsewhere = grow_in is not None and (place.is_symlink() or not place.exists())
     output = grow_in / place.name if grow_in is not None and elsewhere else place
-    check_file(output, merged.layout.n_bytes, "--local-dir")
+    check_file(output, merged.layout.n_bytes, disk_named_by)
     free = free_bytes(output.parent)
-    plan = MergedPlan(pull, place, output, merged.header, merged, "download", 0, free)
+    plan = MergedPlan(pull, place, output, merged.header, merged, "download", 0, free, disk_named_by)
     if output.exists() and is_proven(pull, place, output, merged, progress):
         return replace(plan, state="kept")
     with Http() as http:
@@ -224,7 +230,7 @@ def _check_room(plan: MergedPlan) -> None:
     if need > plan.free_bytes:
         room = room_text(plan.needed_bytes, plan.free_bytes, kept_bytes=RESERVE_BYTES)
         raise NoSpaceError(
-            f"{plan.output.parent}: {room}", hint="make room, or name another disk with --local-dir"
+            f"{plan.output.parent}: {room}", hint=f"make room, or name another disk with {plan.disk_named_by}"
         )
 
 
@@ -267,6 +273,10 @@ def _write(plan: MergedPlan, job: Job, progress: Progress) -> str:
             forget_headers(plan.pull.root, plan.pull.quant.stem)
         hint = "the same command fetches it again; if it happens twice, try another --source"
         raise IntegrityError(error.message, hint=hint) from error
+    except FileNotFoundError as error:  # a header that is kept beside, mostly with its folder
+        hint = "see what else works in this folder, then run the same command again"
+        message = f"{error.filename} was removed while {plan.output.name} was written"
+        raise AccessError(message, hint=hint) from error
     finally:
         progress.finish()
 

@@ -126,10 +126,14 @@ def plan_pull_to(
     store = find_store(environ=environ) if "ollama" in to else None
     models = find_models(environ=environ) if "lmstudio" in to else None
     cache = find_cache(environ) if "hf-cache" in to else None
-    homes = [store.store.blobs] if store else []
-    homes += [place.folder for place in (models, cache) if place is not None]
-    grow_in = _growing_folder(pull, homes)
-    merged = plan_pull_merged(pull, grow_in=grow_in, progress=progress) if merge else None
+    homes = [(store.store.blobs, "OLLAMA_MODELS")] if store else []
+    homes += [(models.folder, "LM Studio's settings")] if models is not None else []
+    homes += [(cache.folder, "HF_HUB_CACHE")] if cache is not None else []
+    grow_in = _growing_folder(pull, [folder for folder, _ in homes])
+    named_by = homes[0][1] if grow_in is not None else "--local-dir"
+    merged = None
+    if merge:
+        merged = plan_pull_merged(pull, grow_in=grow_in, disk_named_by=named_by, progress=progress)
     if merged is None:
         pull = _redirected(pull, grow_in)
     model = _coming(pull, merged, progress)

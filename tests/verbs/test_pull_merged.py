@@ -7,12 +7,20 @@ import errno
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ggufkit.errors import FormatError, IntegrityError, NetworkError, NoSpaceError, TargetExistsError
+from ggufkit.errors import (
+    AccessError,
+    FormatError,
+    IntegrityError,
+    NetworkError,
+    NoSpaceError,
+    TargetExistsError,
+)
 from ggufkit.gguf.layout import merge_layout
 from ggufkit.gguf.shards import check_set
 from ggufkit.transfer.engine import Job, write
@@ -291,6 +299,18 @@ def test_it_goes_on_after_the_hub_died(
     report = pull_merged(plan)
     assert (work / MERGED).read_bytes() == merged and report.state == "resume"
     assert report.fetched_bytes < len(merged) - plan.resumed_bytes + 1
+
+
+def test_a_folder_that_is_removed_meanwhile(hub: TestHub, merged: bytes, work: Path) -> None:
+    class Removes(Heard):
+        def advance(self, n_bytes: int) -> None:
+            shutil.rmtree(work / NAME, ignore_errors=True)
+
+    plan = plan_pull_merged(plan_pull(REPO_ID, quant=QUANT))
+    with pytest.raises(AccessError, match=r"was removed.* while .* written") as caught:
+        pull_merged(plan, Removes())
+    assert caught.value.hint is not None and caught.value.hint.endswith("run the same command again")
+    assert get().state == "download" and (work / MERGED).read_bytes() == merged
 
 
 @pytest.mark.parametrize("place", ["header", "data"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ggufkit.errors import AccessError, NetworkError, TargetExistsError, UsageError
+from ggufkit.errors import AccessError, NetworkError, NoSpaceError, TargetExistsError, UsageError
 from ggufkit.runtimes.ollama import find_store
 from ggufkit.runtimes.ollama_store import read_manifest
 from ggufkit.verbs.inspect import inspect
@@ -182,6 +182,19 @@ def test_on_another_disk_the_files_grow_there(
         before = snapshot(disk)
         get(to, places=environ(disk))
         assert snapshot(disk) == before and not hub.asked(plane="cdn")
+
+
+def test_no_room_on_the_stores_disk_names_what_names_it(
+    hub: TestHub, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with other_file_system(tmp_path) as disk:
+        monkeypatch.setattr("ggufkit.verbs.pull_merged.free_bytes", lambda _: 1000)
+        with pytest.raises(NoSpaceError, match="/ollama/") as caught:
+            get("ollama", places=environ(disk))
+        assert caught.value.hint == "make room, or name another disk with OLLAMA_MODELS"
+    with pytest.raises(NoSpaceError) as caught:
+        get("ollama", places=environ(tmp_path))
+    assert caught.value.hint == "make room, or name another disk with --local-dir"
 
 
 def test_on_another_disk_the_file_is_the_stores_own(hub: TestHub, work: Path, tmp_path: Path) -> None:
