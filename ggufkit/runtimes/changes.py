@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from ggufkit.progress import SILENT, Progress
+from ggufkit.runtimes.copying import link_or_copy_told
 from ggufkit.runtimes.intents import Note
-from ggufkit.transfer.disk import Method, existing_parent, link_or_copy, write_atomic
+from ggufkit.transfer.disk import Method, existing_parent, write_atomic
 
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
@@ -87,7 +88,7 @@ class Changes:
     ) -> Method:
         """Link or copy a file; undone unless `unless()` says then that somebody else uses it."""
         self._about_to_make(dst)
-        used = link_or_copy(src, dst, method=method, staging=staging, progress=progress)
+        used = link_or_copy_told(src, dst, method=method, staging=staging, progress=progress)
         self._undo.append(lambda: None if unless() else dst.unlink())
         if used in ("copy", "reflink"):
             self._give(dst)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ggufkit.errors import NotFoundError
 from ggufkit.progress import SILENT, Progress
+from ggufkit.runtimes.copying import link_or_copy_told
 from ggufkit.runtimes.lmstudio import ModelsPlace, parse_user_repo
 from ggufkit.runtimes.lmstudio_defaults import BACKUP
-from ggufkit.transfer.disk import link_or_copy
 from ggufkit.verbs.receipts import Receipt, find_receipt, forget_receipt, receipts
 
 
@@ -58,7 +58,7 @@ def undo_lmstudio_import(plan: PlaceUndo, progress: Progress = SILENT) -> PlaceU
     for target, source in plan.give_back:
         source.parent.mkdir(parents=True, exist_ok=True)
         source.unlink(missing_ok=True)  # a link to the target
-        link_or_copy(target, source, progress=progress)
+        link_or_copy_told(target, source, progress=progress)
     for target in plan.remove:
         target.unlink(missing_ok=True)
     _remove_empty(plan.folder, plan.folder.parent)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ggufkit.errors import AccessError, NotFoundError, UsageError
 from ggufkit.progress import SILENT, Progress
+from ggufkit.runtimes.copying import link_or_copy_told
 from ggufkit.runtimes.ollama import StorePlace
 from ggufkit.runtimes.ollama_names import parse_name
 from ggufkit.runtimes.ollama_store import Store, StoredModel, read_manifest, sha256_of
-from ggufkit.transfer.disk import existing_parent, link_or_copy
+from ggufkit.transfer.disk import existing_parent
 from ggufkit.verbs.receipts import Receipt, find_receipt, forget_receipt, receipts
 
 
@@ -72,7 +73,7 @@ def undo_ollama_import(plan: UndoPlan, progress: Progress = SILENT) -> UndoPlan:
         blob, source = plan.give_back
         source.parent.mkdir(parents=True, exist_ok=True)
         source.unlink(missing_ok=True)  # a link to the blob
-        link_or_copy(blob, source, progress=progress)
+        link_or_copy_told(blob, source, progress=progress)
     plan.manifest.unlink()
     for blob in plan.blobs:
         blob.unlink(missing_ok=True)

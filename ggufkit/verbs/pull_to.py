@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ggufkit.errors import TargetExistsError, UsageError
+from ggufkit.errors import NoSpaceError, TargetExistsError, UsageError
 from ggufkit.gguf.header import Header
 from ggufkit.gguf.layout import whole_file
 from ggufkit.gguf.model import model_info
@@ -275,7 +275,11 @@ def _to_lmstudio(plan: PlacePlan | None, model: LocalModel, progress: Progress) 
     if plan is None:
         return None
     again = plan_lmstudio_import(model, plan.place, user_repo=str(plan.user_repo))
-    return lmstudio_import(again, progress)
+    try:
+        return lmstudio_import(again, progress)
+    except NoSpaceError as error:
+        command = shlex.join(["ggufkit", "lmstudio-import", str(model.files[0]), "--symbolic-link"])
+        raise NoSpaceError(error.message, hint=f"make room, or {command} needs none") from error
 
 
 def _to_cache(plan: ToPlan, progress: Progress) -> CacheReport | None:

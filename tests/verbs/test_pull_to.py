@@ -184,6 +184,20 @@ def test_on_another_disk_the_files_grow_there(
         assert snapshot(disk) == before and not hub.asked(plane="cdn")
 
 
+def test_no_room_for_lmstudios_copy_names_the_command_that_needs_none(
+    hub: TestHub, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise NoSpaceError("full", hint="--symbolic-link takes none")
+
+    monkeypatch.setattr("ggufkit.verbs.pull_to.lmstudio_import", full)
+    with pytest.raises(NoSpaceError) as caught:
+        get("lmstudio", places=environ(tmp_path))
+    command = caught.value.hint or ""
+    assert command.startswith("make room, or ggufkit lmstudio-import ")
+    assert command.endswith("-00001-of-00004.gguf --symbolic-link needs none")
+
+
 def test_no_room_on_the_stores_disk_names_what_names_it(
     hub: TestHub, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
