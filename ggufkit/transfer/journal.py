@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ggufkit.transfer.disk import begin_writing
+
 Range = tuple[int, int]
 
 SAVE_EVERY_BYTES = 8 << 20
@@ -41,6 +43,8 @@ class Journal:
         self.ranges = joined([*self._synced, *self._written.load()])
         self._sync_every = SYNC_EVERY_BYTES if self._written.boot else SYNC_OFTEN_BYTES
         self._since_save = self._since_sync = 0
+        self._unsent: list[Range] = []
+        """What the disk was not yet told to write."""
 
     @property
     def done_bytes(self) -> int:
@@ -77,12 +81,16 @@ class Journal:
     def add(self, start: int, end: int, fd: int) -> None:
         """Note that `[start, end)` of the open file `fd` was written; save and sync when it is time."""
         self.ranges = joined([*self.ranges, (start, end)])
+        self._unsent = joined([*self._unsent, (start, end)])
         self._since_save += end - start
         self._since_sync += end - start
         if self._since_sync >= self._sync_every:
             self.sync(fd)
         elif self._since_save >= SAVE_EVERY_BYTES:
             self.save()
+            for unsent in self._unsent:
+                begin_writing(fd, *unsent)
+            self._unsent = []
 
     def save(self) -> None:
         """Note what was written, to be believed within this boot."""

@@ -255,3 +255,22 @@ def test_this_boot_has_an_identity_here() -> None:
     text = journal_module.boot_id()
     assert text == journal_module.boot_id()
     assert text is None or len(text) == 36
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no posix_fadvise on this system")
+def test_the_disk_is_told_to_begin_with_what_was_written_and_only_that(
+    fd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def advise(_fd: int, start: int, n_bytes: int, advice: int) -> None:
+        assert (_fd, advice) == (fd, os.POSIX_FADV_DONTNEED)
+        told.append((start, start + n_bytes))
+        raise OSError(errno.EINVAL, "an advice may be refused")
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    monkeypatch.setattr(journal_module, "SAVE_EVERY_BYTES", 100)
+    journal = Journal(tmp_path / "journal", "me")
+    for start, end in [(0, 60), (500, 530), (60, 90), (90, 95), (600, 660), (530, 580)]:
+        journal.add(start, end, fd)
+    assert told == [(0, 90), (500, 530), (90, 95), (530, 580), (600, 660)]
