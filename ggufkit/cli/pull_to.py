@@ -87,7 +87,8 @@ def pull_into_place(
         out.say("[dry run] nothing is written")
         return out.result(_document(plan), _plan_text(plan), quiet=_names(plan))
     n_bytes = plan.merged.n_bytes if plan.merged is not None else plan.pull.total_bytes
-    where = plan.grow_in or plan.pull.root
+    states = {plan.merged.state} if plan.merged is not None else {f.state for f in plan.pull.files}
+    where = plan.grow_in if plan.grow_in is not None and states != {"kept"} else plan.pull.root
     out.say(
         f"{pull.repo.titles(pull.quant.files)}: {pull.quant.name}, {count_text(len(pull.files), 'file')}, "
         f"{size_text(n_bytes)} to {where}, for {', '.join(runtimes)}"

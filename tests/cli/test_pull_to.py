@@ -9,6 +9,7 @@ import pytest
 
 from ggufkit.cli.render import size_text
 from tests.cli.conftest import Run
+from tests.support.disks import other_file_system
 from tests.support.hub import FOLDER, REPO_ID, TestHub
 from tests.support.trees import snapshot
 from tests.verbs.published import NAME, QUANT, everything, model_bytes, sha256
@@ -162,6 +163,16 @@ def test_what_is_refused(
     done = run("pull", REPO_ID, *arguments)
     assert done.code == code and words in done.err and "Traceback" not in done.err
     assert everything(work) == set()
+
+
+def test_it_is_said_where_the_file_grows_if_it_does(
+    hub: TestHub, work: Path, run: Run, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with other_file_system(places) as disk:
+        monkeypatch.setenv("OLLAMA_MODELS", str(disk / "ollama"))
+        command = ("pull", REPO_ID, "--to", "ollama")
+        assert f" to {disk / 'ollama'}/.ggufkit-pull/{NAME}, for ollama\n" in run(*command).err
+        assert f" to {NAME}, for ollama\n" in run(*command).err
 
 
 @pytest.mark.parametrize(
