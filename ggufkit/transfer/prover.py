@@ -182,6 +182,11 @@ class Prover:
                 self._prove(proof, lane)
         except (OSError, IntegrityError) as error:
             self._errors.append(error)
+        finally:
+            with self._lock:
+                lane.tip = lane.end = -1
+                lane.lent.clear()  # nobody waits for what nobody hashes any more
+                self._drained.notify()
 
     def _prove(self, proof: Proof, lane: _Lane) -> None:
         digest = self._digest(proof, lane)

@@ -155,6 +155,24 @@ def test_no_more_is_lent_than_may_wait_in_memory(fd: int, monkeypatch: pytest.Mo
     prover.stop()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_proof_that_dies_leaves_no_writer_waiting(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prover_module, "MAX_LENT_BYTES", STEP)
+
+    class Dying:
+        def update(self, data: bytes | memoryview, /) -> None:
+            raise MemoryError
+
+        def hexdigest(self) -> str:
+            raise AssertionError
+
+    prover = Prover(fd, (WHOLE,), [], lambda _proof: Dying())
+    lend(prover, STEPS)
+    with pytest.raises(IntegrityError, match="could not be taken"):
+        prover.finish()
+    prover.stop()
+
+
 def test_nothing_has_a_digest_too(fd: int) -> None:
     assert proven(fd, (Proof("empty", ((0, 0),), sha256(b"")),), []) == {"empty": sha256(b"")}
     assert proven(fd, (), STEPS) == {}
