@@ -13,7 +13,8 @@ Proving
     verify      against what was published; `causes` names faults, `scan` reads for them, `blocks` places them
     sound       whether a file that is there is what would be written
 Making one of many
-    merge       shards to one file; `join` raw parts; `consume` in the space of one copy
+    merge       shards to one file; `join` raw parts; `consume` in the space of one copy, `consumed` when that
+                is over; `room` for what is to be written
     split       shards again; `restore` the published ones, which `shard_memory` has kept the headers of
 Looking
     locate      which model a command means; `record` what was pulled, `remote` headers by range
