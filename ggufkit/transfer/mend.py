@@ -69,7 +69,9 @@ class Mender:
         self._progress.note(f"{name}: the SHA-256 is wrong; looking for the bad blocks")
         before = self._done.n_blocks
         if not self._mend_disk(proof):
-            self._progress.note(f"{name}: the disk kept what came; fetching it again, to compare")
+            self._progress.note(
+                f"{name}: the disk has what came, as far as is known; fetching it again, to compare"
+            )
             if not self._mend_network(proof):
                 return False
             for source in {id(s): s for s, *_ in self._spans(proof)}.values():

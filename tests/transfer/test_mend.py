@@ -104,7 +104,7 @@ def test_a_byte_that_the_network_spoiled_is_found_and_only_its_block_is_kept_ane
     assert len(DATA) + 5 * MARK <= sent(one) <= len(DATA) + 6 * MARK
     assert [n.partition(": ")[2] for n in heard.notes] == [
         "the SHA-256 is wrong; looking for the bad blocks",
-        "the disk kept what came; fetching it again, to compare",
+        "the disk has what came, as far as is known; fetching it again, to compare",
         "1 bad block fetched again: now it is right",
     ]
     assert not (tmp_path / "notes").exists()
