@@ -96,7 +96,7 @@ def _noted(note: Path) -> list[Path]:
     """Return what a note names; a line that is cut off was not acted on."""
     paths = []
     for line in note.read_bytes().splitlines():
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
             paths.append(Path(json.loads(line)))
     return paths
 

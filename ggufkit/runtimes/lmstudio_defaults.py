@@ -68,6 +68,6 @@ def _read(data: bytes, file: Path) -> dict[str, Any]:
         parts = [document[part].get("fields", []) for part in ("operation", "load") if part in document]
         if isinstance(document, dict) and all(isinstance(f["key"], str) for fields in parts for f in fields):
             return dict(document)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     raise FormatError(str(file), "not what LM Studio writes", hint="move it away, or leave --defaults out")

@@ -127,7 +127,7 @@ def _lasting(params: Sequence[bytes]) -> dict[str, object] | None:
     """Return parameters without those for the memory; None for what are none."""
     try:
         document = json.loads(params[0]) if params else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(document, dict):
         return None

@@ -144,10 +144,10 @@ def request(
             return answer.status, _object(answer.read(MAX_ANSWER_BYTES))
     except HTTPError as refusal:
         with refusal:
-            with contextlib.suppress(ValueError, OSError):
+            with contextlib.suppress(ValueError, OSError, RecursionError):
                 return refusal.code, _object(refusal.read(MAX_ANSWER_BYTES))
             return refusal.code, {}
-    except (URLError, OSError, ValueError, HTTPException) as error:
+    except (URLError, OSError, ValueError, RecursionError, HTTPException) as error:
         raise ToolError(f"{url}: no answer ({error})") from None
 
 

@@ -96,7 +96,7 @@ def load_notes(notes: Path) -> Consumption | None:
         return None
     try:
         return _from_json(json.loads(text), notes)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(f"{notes} is broken: {error}") from error
 
 

@@ -84,7 +84,7 @@ def _folder() -> Path:
 
 
 def _read(path: Path) -> Receipt | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         return _parsed(json.loads(path.read_text("utf-8")))
     return None
 

@@ -9,8 +9,9 @@ import pytest
 from ggufkit.errors import ToolError
 from ggufkit.gguf.model import model_info
 from ggufkit.runtimes import ollama
-from ggufkit.runtimes.ollama import default_folders, find_store, human_number, recipe
+from ggufkit.runtimes.ollama import default_folders, find_store, human_number, recipe, told_already
 from ggufkit.runtimes.ollama_server import OllamaServer
+from ggufkit.runtimes.ollama_store import Blob, SmallLayer, Store, StoredModel
 from ggufkit.runtimes.ollama_templates import R1_STOP
 from ggufkit.transfer.sources import open_header
 from tests.runtimes.test_ollama_templates import CHATML_JINJA, R1_JINJA
@@ -166,3 +167,15 @@ def test_a_quant_that_the_file_does_not_name(tmp_path: Path) -> None:
 )
 def test_numbers_as_ollama_shows_them(n: int, text: str) -> None:
     assert human_number(n) == text
+
+
+@pytest.mark.parametrize(
+    ("before", "same"), [(b'{"stop": 1, "num_ctx": 9}', True), (b"{", False), (b"[" * 99999, False)]
+)
+def test_parameters_that_are_broken_are_others(tmp_path: Path, before: bytes, same: bool) -> None:
+    store, weights, there = Store(tmp_path), Blob("model", "a" * 64, 1), Blob("params", "b" * 64, 1)
+    store.blob(there.sha256).parent.mkdir()
+    store.blob(there.sha256).write_bytes(before)
+    stored = StoredModel(tmp_path, b"", weights, (weights, there))
+    ours = [SmallLayer("params", '{"stop": 1, "num_ctx": 7}')]
+    assert told_already(store, stored, ours, but_memory=True) == same

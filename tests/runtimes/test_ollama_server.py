@@ -143,7 +143,7 @@ def test_nobody_there() -> None:
     assert find_server("127.0.0.1:9") is None
 
 
-@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"<html>"])
+@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"<html>", b"[" * 99999])
 def test_answers_that_are_none(fake: Fake, answer: bytes) -> None:
     fake.answers["/api/version"] = answer
     assert find_server(fake.host) is None

@@ -172,7 +172,7 @@ def test_a_failure_takes_the_defaults_back_too(
     assert snapshot(home) == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"load": 7}', '{"load": {"fields": [7]}}', "{"])
+@pytest.mark.parametrize("text", ["", "[]", '{"load": 7}', '{"load": {"fields": [7]}}', "{", "[" * 99999])
 def test_what_is_no_file_of_defaults_is_not_changed(text: str) -> None:
     with pytest.raises(FormatError, match="not what LM Studio writes"):
         merged(text.encode(), {}, {}, Path("x.json"))

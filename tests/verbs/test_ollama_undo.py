@@ -55,6 +55,16 @@ def test_undone_as_a_whole(source: Path, place: StorePlace, tmp_path: Path) -> N
     assert [receipt.name for receipt in receipts()] == ["other:latest"]
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "[" * 99999])
+def test_a_broken_receipt_is_none(source: Path, place: StorePlace, text: str) -> None:
+    bring(source, place, name="a")
+    (receipt,) = receipts()
+    receipt.path.write_text(text)
+    assert list(receipts()) == []
+    with pytest.raises(UsageError, match="not imported by"):
+        plan_undo("a", place)
+
+
 def test_blobs_that_others_use_stay(source: Path, place: StorePlace) -> None:
     bring(source, place, name="a")
     bring(source, place, name="b", context_tokens=64)
