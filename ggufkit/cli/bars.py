@@ -35,11 +35,11 @@ class Bar:
 
     def start(self, task: str, total_bytes: int, done_bytes: int = 0) -> None:
         """Show a bar for the task."""
-        from tqdm import tqdm
+        from ggufkit.cli.meter import Meter
 
         self.finish()
         columns = _columns()
-        self._bar = tqdm(
+        self._bar = Meter(
             total=total_bytes,
             initial=done_bytes,
             desc=printable(task),

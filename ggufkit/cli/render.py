@@ -151,6 +151,16 @@ def _cut(text: str, width: int) -> str:
     return text
 
 
+def shortened(text: str, width: int, ellipsis_: str = "…") -> str:
+    """Return `text` in at most `width` cells of a terminal, its middle left out if it has to be; or ""."""
+    if display_width(text) <= width:
+        return text
+    rest = width - len(ellipsis_)
+    if rest < 2:
+        return ""
+    return _cut(text, rest - rest // 2) + ellipsis_ + _cut(text[::-1], rest // 2)[::-1]
+
+
 def display_width(text: str) -> int:
     """Return the columns that `text` takes on a terminal (CJK characters take two)."""
     return sum(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ggufkit.cli import bars
 from ggufkit.cli.bars import Bar, Lines, terminal_progress
+from ggufkit.cli.meter import BAR_CELLS, Meter
 from ggufkit.cli.render import (
     Out,
     count_text,
@@ -22,6 +23,7 @@ from ggufkit.cli.render import (
     gb_text,
     jsonable,
     print_error,
+    shortened,
     size_text,
     table,
     to_json,
@@ -242,6 +244,35 @@ def test_which_listener_hears(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(Out().progress(), Bar)
     monkeypatch.setenv("GGUFKIT_PROGRESS", "OFF")
     assert Out().progress() is SILENT
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 100, 200])
+@pytest.mark.parametrize("ascii_", [False, True])
+def test_a_long_name_gives_way_to_rate_and_time_left(columns: int, ascii_: bool) -> None:
+    name = "pulling DeepSeek-R1-UD-IQ2_XXS-00001-of-00005.gguf"
+    for n_bytes, elapsed_s in ((0, 0.0), (5 << 30, 12.0), (120 << 30, 5025.0)):
+        line = Meter.format_meter(
+            n_bytes,
+            183 << 30,
+            elapsed_s,
+            ncols=columns,
+            prefix=f"{name}: ",
+            ascii=ascii_,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+        )
+        assert display_width(line) <= columns and line.endswith("B/s]") and "/183G [" in line
+        before, bar, _ = line.split("|")
+        assert len(bar) >= BAR_CELLS and before.endswith("%")
+        assert (name in line) == (columns >= 100)
+        if columns in (60, 80):
+            assert line.startswith("pul") and ("..." if ascii_ else "…") in before and "uf: " in before
+
+
+def test_the_middle_goes_first() -> None:
+    assert [shortened("abcdefgh", n) for n in (8, 7, 3, 2, 0)] == ["abcdefgh", "abc…fgh", "a…h", "", ""]
+    assert shortened("字字字字", 5) == "字…字" and shortened("abcdefgh", 6, "...") == "ab...h"
 
 
 def test_a_bar_begun_anew_ends_the_one_before(capsys: Capture) -> None:
