@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ggufkit.cli.adopted import adopt_options, adopted_text
+from ggufkit.cli.following import with_model
 from ggufkit.cli.line import line_options, say_served
 from ggufkit.cli.params import dry_run_option, output_options, source_option
 from ggufkit.cli.pull_merged import pull_into_one, say_if_merged
@@ -136,10 +137,17 @@ def _pull_as_published(out: Out, plan: PullPlan, progress: Progress, *, dry_run:
         f"{size_text(plan.total_bytes)} to {plan.root}{adopted_text(plan.files)}"
     )
     _show_report(out, pull(plan, progress))
+    out.hint(f"next: {_next_step(plan)}")
+
+
+def _next_step(plan: PullPlan) -> str:
+    """Say what to type now; the model is named where another one would be meant by itself."""
+    first = plan.files[0].target
     if plan.quant.kind == "raw":
-        out.hint("next: ggufkit merge (these are pieces of one file; nothing loads them as they are)")
-    else:
-        out.hint("next: ggufkit fit, ggufkit merge" if len(plan.files) > 1 else "next: ggufkit fit")
+        merge = with_model("ggufkit merge", first)
+        return f"{merge} (these are pieces of one file; nothing loads them as they are)"
+    commands = ("ggufkit fit", "ggufkit merge") if len(plan.files) > 1 else ("ggufkit fit",)
+    return ", ".join(with_model(command, first) for command in commands)
 
 
 def _show_plan(out: Out, plan: PullPlan) -> None:

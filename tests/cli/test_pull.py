@@ -13,6 +13,7 @@ from ggufkit.cli.render import size_text
 from ggufkit.transfer.several import CONNECTIONS, Several
 from tests.cli.conftest import Run
 from tests.support.faults import Fault
+from tests.support.ggufs import make_gguf
 from tests.support.hub import FOLDER, REPO_ID, TestHub
 from tests.verbs.published import NAME, QUANT, everything, model_bytes, publish, sha256, tree
 
@@ -41,6 +42,18 @@ def test_what_it_says(hub: TestHub, files: dict[str, bytes], work: Path, run: Ru
     assert again.err.splitlines()[1] == f"ModelScope at {where}: {QUANT}, 4 files, {size} to {NAME}"
     assert not [line for line in again.err.splitlines() if line.startswith("from ")]
     assert tree(work / NAME) == files
+
+
+def test_the_next_step_names_the_model_where_another_is_at_hand(
+    hub: TestHub, files: dict[str, bytes], work: Path, run: Run
+) -> None:
+    elsewhere = work.parent / "else where"
+    pull = ("pull", REPO_ID, "--quant", QUANT, "--local-dir", elsewhere)
+    assert run(*pull).err.splitlines()[-1] == "next: ggufkit fit, ggufkit merge", "the one pulled last"
+    make_gguf(work / "mine.gguf")
+    first = f"'{elsewhere / min(files)}'"
+    assert run(*pull).err.splitlines()[-1] == f"next: ggufkit fit {first}, ggufkit merge {first}"
+    assert run("pull", REPO_ID).err.splitlines()[-1] == "next: ggufkit fit, ggufkit merge"
 
 
 def test_how_many_streams_and_how_fast(
