@@ -139,7 +139,10 @@ def client_token() -> str | None:
     except (OSError, ValueError, _OIDC_ERROR) as error:
         way_out = f"run 'hf auth login' again, or set {TOKEN_VARIABLES['huggingface']}"
         hint = "unset HF_OIDC_RESOURCE" if os.environ.get("HF_OIDC_RESOURCE") else way_out
-        raise AccessError("the token of huggingface_hub can't be read", hint=hint) from error
+        message = "the token of huggingface_hub can't be read"
+        if isinstance(error, OSError) and error.filename:
+            message += f" ({error.filename}: {error.strerror})"
+        raise AccessError(message, hint=hint) from error
     return token or None
 
 

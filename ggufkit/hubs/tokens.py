@@ -17,6 +17,18 @@ def token_found_by(hub: HubName) -> str | None:
     return "its client's own file" if _in_file(hub) else None
 
 
+def token_trouble(hub: HubName) -> AccessError | None:
+    """Return why the token that a client would send to `hub` can't be read; None when nothing is wrong."""
+    if hub == "huggingface":
+        from ggufkit.hubs import huggingface
+
+        try:
+            huggingface.client_token()
+        except AccessError as error:
+            return error
+    return None
+
+
 def _in_file(hub: HubName) -> bool:
     if hub == "huggingface":
         from ggufkit.hubs import huggingface

@@ -15,10 +15,10 @@ from typing import Literal
 from urllib.request import getproxies, proxy_bypass
 
 from ggufkit.errors import AccessError, GgufkitError, NotFoundError, ToolError
-from ggufkit.hubs.endpoints import TITLES, endpoint_of
+from ggufkit.hubs.endpoints import TITLES, endpoint_of, may_see_token
 from ggufkit.hubs.hub import HubName, open_hub
 from ggufkit.hubs.together import Question, ask_together
-from ggufkit.hubs.tokens import token_found_by
+from ggufkit.hubs.tokens import token_found_by, token_trouble
 from ggufkit.progress import SILENT, Progress
 from ggufkit.runtimes.intents import leftovers
 from ggufkit.runtimes.llamacpp import find_server as find_llama
@@ -175,8 +175,10 @@ def _hubs(progress: Progress) -> Iterator[Finding]:
     answers = dict(zip(hubs, heard, strict=True))
     reached = [name for name, answer in answers.items() if _is_reached(answer)]
     for name, answer in answers.items():
-        yield _hub(name, answer, took.get(name), others=bool(reached))
-        yield _token(name)
+        token = _token(name)
+        if token.state != "bad":  # with such a token it was not asked
+            yield _hub(name, answer, took.get(name), others=bool(reached))
+        yield token
 
 
 def _timed(name: HubName, took: dict[HubName, float], _progress: Progress) -> bool:
@@ -202,6 +204,11 @@ def _hub(name: HubName, answer: object, took_s: float | None, *, others: bool) -
 
 
 def _token(name: HubName) -> Finding:
+    trouble = token_trouble(name)
+    if trouble is not None:
+        text, is_sent = f"{TITLES[name]}: {trouble.message}", may_see_token(name, endpoint_of(name))
+        state: State = "bad" if is_sent else "note"
+        return Finding("hubs", state, text, trouble.hint, exit_code=trouble.exit_code if is_sent else 0)
     found = token_found_by(name)
     text = f"a token in {found}" if found else "no token: gated and private repos are closed"
     return Finding("hubs", "good", f"{TITLES[name]}: {text}")

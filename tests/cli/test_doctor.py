@@ -45,6 +45,25 @@ def test_all_is_well(run: Run, hub: TestHub, work: Path, monkeypatch: pytest.Mon
     assert list(work.iterdir()) == []
 
 
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_token_that_cannot_be_read(
+    run: Run, hub: TestHub, own_home: Path, monkeypatch: pytest.MonkeyPatch, is_sent: bool
+) -> None:
+    monkeypatch.setattr(doctor, "KNOWN_REPO", "unsloth/Smol-GGUF")
+    (own_home / "token").mkdir()
+    monkeypatch.setenv("HF_TOKEN_PATH", str(own_home / "token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(own_home / "token"))
+    if is_sent:
+        monkeypatch.setenv("GGUFKIT_TOKEN_HOSTS", "127.0.0.1")
+    ran = run("doctor")
+    state = "BAD   " if is_sent else "note  "
+    assert f"{state}hubs       Hugging Face: the token of huggingface_hub can't be read" in ran.out
+    assert str(own_home / "token") in ran.out and "hf auth login" in ran.out
+    assert "Hugging Face: no token" not in ran.out and "ModelScope: no token" in ran.out
+    assert ("Hugging Face answers" in ran.out, ran.code) == (not is_sent, 4 if is_sent else 0)
+    assert ("nothing is bad" in ran.err) != is_sent
+
+
 def test_no_hub_answers(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_ENDPOINT", "MODELSCOPE_ENDPOINT"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
