@@ -30,7 +30,7 @@ LIMITS = web.AppKey("limits", Limits)
 def snapshot_of(request: web.Request, revision: str) -> Snapshot:
     """Give the state of the repo in the request's path that `revision` names."""
     shelf = request.app[SHELF]
-    shelf.look_soon()
+    shelf.asked()
     return shelf.find("{owner}/{name}".format_map(request.match_info), revision)
 
 

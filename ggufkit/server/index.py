@@ -20,7 +20,7 @@ _PAGE = """<!doctype html>
 async def index(request: web.Request) -> web.Response:
     """Answer with the page: HTML for browsers, plain text for the rest."""
     shelf = request.app[SHELF]
-    shelf.look_soon()
+    shelf.asked()
     text = index_text(str(request.url.origin()), shelf.newest())
     if "text/html" in request.headers.get("Accept", ""):
         return web.Response(text=_PAGE.format(text=html.escape(text)), content_type="text/html")

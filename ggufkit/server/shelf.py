@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ggufkit.errors import printable
@@ -22,6 +22,10 @@ from ggufkit.server.snapshot import (
 from ggufkit.transfer.digest import DigestCache, FileStamp, sha256_file
 
 _LOOK_AGAIN_S = 10.0
+_QUIET_S = 3.0
+"""A look in the background counts when nobody has asked for so long: those who ask now hear of one state."""
+_QUIET_FOR_S = 10.0
+"""How long such a pause is waited for."""
 _KEPT_COMMITS = 16
 _CACHED_FROM_BYTES = 1 << 20
 
@@ -30,7 +34,8 @@ class Shelf:
     """The repos below `root`, each file hashed once.
 
     `look` must be called before the first answer. Later looks run in the background: a listing never waits
-    for a hash, and a commit once listed can be downloaded to the end while its files are unchanged.
+    for a hash, and a commit once listed can be downloaded to the end while its files are unchanged. What
+    they found counts after a pause in the questions, so that both protocols, asked at once, say the same.
     """
 
     def __init__(self, root: Path, digests: DigestCache, progress: Progress = SILENT) -> None:
@@ -39,23 +44,44 @@ class Shelf:
         self._progress = progress
         self._kept: dict[str, list[Snapshot]] = {}
         self._shared: dict[RepoFile, SharedFile] = {}
-        self._looked_s = 0.0
+        self._coming: dict[str, list[Snapshot]] | None = None
+        self._looked_s = self._asked_s = 0.0
         self._looking = threading.Lock()
+        self._counting = threading.Lock()
 
     def look(self) -> None:
         """Look at the disk, hash what is new, then answer from that."""
+        self._look()
+        self._count()
+
+    def _look(self) -> None:
         with self._looking:
             repos = find_repos(self.root, self._progress.note)
             self._hash([file for repo in repos for file in repo.files])
             newest = [snapshot(repo, self._described(repo)) for repo in repos]
-            self._kept = {one.repo_id: self._history(one) for one in newest if one.files}
+            with self._counting:
+                before = self._kept if self._coming is None else self._coming
+                self._coming = {one.repo_id: _history(one, before) for one in newest if one.files}
             self._looked_s = time.monotonic()
 
-    def look_soon(self) -> None:
-        """Begin a look in the background, unless the last one is recent or still under way."""
+    def _count(self) -> None:
+        """Answer from the last look."""
+        with self._counting:
+            if self._coming is not None:
+                self._kept, self._coming = self._coming, None
+
+    def _is_pause(self) -> bool:
+        now_s = time.monotonic()
+        return now_s - self._asked_s >= _QUIET_S or now_s - self._looked_s >= _QUIET_FOR_S
+
+    def asked(self) -> None:
+        """Take note of a question; begin a look for later ones, unless the last is recent or under way."""
+        if self._is_pause():
+            self._count()
+        self._asked_s = time.monotonic()
         if time.monotonic() - self._looked_s > _LOOK_AGAIN_S and not self._looking.locked():
             self._looked_s = time.monotonic()
-            threading.Thread(target=self.look, name="ggufkit-look", daemon=True).start()
+            threading.Thread(target=self._look, name="ggufkit-look", daemon=True).start()
 
     def newest(self) -> list[Snapshot]:
         """List each repo as it is now."""
@@ -70,10 +96,6 @@ class Shelf:
             if revision == one.commit or revision in one.revisions:
                 return one
         raise RevisionMissingError(f"no revision {revision} of {repo_id} here")
-
-    def _history(self, newest: Snapshot) -> list[Snapshot]:
-        before = [one for one in self._kept.get(newest.repo_id, ()) if one.commit != newest.commit]
-        return [newest, *(dataclasses.replace(one, revisions=frozenset()) for one in before)][:_KEPT_COMMITS]
 
     def _described(self, repo: Repo) -> list[SharedFile]:
         return [self._shared[file] for file in repo.files if file in self._shared]
@@ -110,6 +132,11 @@ class Shelf:
         if file.stamp.size_bytes < _CACHED_FROM_BYTES:
             return sha256_file(file.local, self._progress)
         return self._digests.digest(file.local, self._progress)
+
+
+def _history(newest: Snapshot, kept: Mapping[str, Sequence[Snapshot]]) -> list[Snapshot]:
+    before = [one for one in kept.get(newest.repo_id, ()) if one.commit != newest.commit]
+    return [newest, *(dataclasses.replace(one, revisions=frozenset()) for one in before)][:_KEPT_COMMITS]
 
 
 def unhashed(files: Iterable[RepoFile], digests: DigestCache) -> list[RepoFile]:

@@ -176,19 +176,75 @@ def test_a_file_that_goes_away_is_left_out(tmp_path: Path) -> None:
     assert any("a.gguf" in note and "No such file" in note for note in remover.notes)
 
 
-def test_looking_again_is_rare_and_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Clock:
+    """A clock that a test moves."""
+
+    now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    one = Clock()
+    monkeypatch.setattr(shelf_module, "time", one)
+    return one
+
+
+def background() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "ggufkit-look"]
+
+
+def test_looking_again_is_rare_and_in_the_background(tmp_path: Path, clock: Clock) -> None:
     put(tmp_path / "root/o/n/a.gguf")
     shelf = look(tmp_path / "root")
     put(tmp_path / "root/o/n/b.gguf")
-    shelf.look_soon()
-    assert not [thread for thread in threading.enumerate() if thread.name == "ggufkit-look"]
-    assert set(newest(shelf).files) == {"a.gguf"}, "the last look was just now"
-    monkeypatch.setattr(shelf_module, "_LOOK_AGAIN_S", 0.0)
-    shelf.look_soon()
-    deadline_s = time.monotonic() + 30
-    while set(newest(shelf).files) != {"a.gguf", "b.gguf"}:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
+    shelf.asked()
+    assert not background() and set(newest(shelf).files) == {"a.gguf"}, "the last look was just now"
+    clock.now_s += 11
+    shelf.asked()
+    for thread in background():
+        thread.join(30)
+    assert set(newest(shelf).files) == {"a.gguf"}
+    clock.now_s += 3.1
+    shelf.asked()
+    assert set(newest(shelf).files) == {"a.gguf", "b.gguf"}
+
+
+def test_what_is_asked_together_is_answered_from_one_state(tmp_path: Path, clock: Clock) -> None:
+    path = put(tmp_path / "root/o/n/a.gguf", b"before")
+    shelf = look(tmp_path / "root")
+    old = newest(shelf)
+    path.write_bytes(b"after it")
+    clock.now_s += 11
+    shelf.asked()
+    by_hub = [shelf.find("o/n", "main")]
+    for thread in background():
+        thread.join(30)
+    for _ in range(9):  # a pause is not waited for without end
+        clock.now_s += 1
+        shelf.asked()
+        by_hub.append(shelf.find("o/n", "master"))
+    assert by_hub == [old] * 10
+    clock.now_s += 1
+    shelf.asked()
+    assert shelf.find("o/n", "master") == shelf.find("o/n", "main") != old
+    assert newest(shelf).file("a.gguf").size_bytes == 8
+    assert shelf.find("o/n", old.commit).files == old.files
+
+
+def test_a_look_that_was_not_answered_from_yet_is_kept_in_mind(tmp_path: Path, clock: Clock) -> None:
+    path = put(tmp_path / "root/o/n/a.gguf", b"1")
+    shelf = look(tmp_path / "root")
+    path.write_bytes(b"22")
+    clock.now_s += 11
+    shelf.asked()
+    for thread in background():
+        thread.join(30)
+    path.write_bytes(b"333")
+    shelf.look()
+    assert [one.file("a.gguf").size_bytes for one in shelf._kept["o/n"]] == [3, 2, 1]
 
 
 def test_paths_below_a_folder(tmp_path: Path) -> None:
