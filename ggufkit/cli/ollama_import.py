@@ -94,6 +94,8 @@ def command(out: Out, **flags: Any) -> None:
     if given.undo is not None:
         _undo(out, given, given.undo)
         return
+    if given.method == "move" and _was_moved(out, given):
+        return
     found = model_here(out, given.model)
     if given.server is not None:
         _send(out, given, found, given.server)
@@ -146,6 +148,21 @@ def _import(out: Out, given: _Flags, model: LocalModel, place: StorePlace) -> No
         return
     report = ollama_import(plan, out.progress())
     show_report(out, report, place.server.answer(report.name) if given.smoke and place.server else None)
+
+
+def _was_moved(out: Out, given: _Flags) -> bool:
+    """Say so, and return True, when the file is gone because this very command moved it into the store."""
+    from ggufkit.cli.ollama_text import show_report
+    from ggufkit.verbs.ollama_moved import find_moved, moves_of
+
+    if given.model is None or given.server or given.modelfile or not moves_of(given.model):
+        return False
+    place = _place(out, given)
+    report = find_moved(given.model, place, given.name)
+    if report is not None:
+        smoke = given.smoke and not given.dry_run and place.server is not None
+        show_report(out, report, place.server.answer(report.name) if smoke and place.server else None)
+    return report is not None
 
 
 def _place(out: Out, given: _Flags) -> StorePlace:

@@ -55,7 +55,7 @@ def show_report(out: Out, report: ImportReport, answer: str | None = None) -> No
     for warning in report.warnings:
         out.warn(warning)
     if report.action == "nothing":
-        text = f"{report.name} is there already, from {report.source}"
+        text = f"{report.name} is there already, {'moved ' * report.moved}from {report.source}"
     else:
         how = "moved" if report.moved else _HOW[report.method]
         text = f"{report.name}: {size_text(report.n_bytes)} {how}"

@@ -30,7 +30,7 @@ Judging
 Running
     ollama_import
                 into Ollama: `ollama_told` what it is told, `ollama_modelfile` as a file, `ollama_send` to
-                another machine, `ollama_undo` back
+                another machine, `ollama_moved` again, `ollama_undo` back
     lmstudio_import
                 into LM Studio, `lmstudio_undo` back; `receipts` of both
     serve_config

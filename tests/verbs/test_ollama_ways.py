@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -75,6 +76,46 @@ def test_a_move_of_what_is_there_gives_up_the_second_file(source: Path, tmp_path
     name = bring(source, store).name
     report = bring(second, store, name=name, method="move")
     assert (report.action, second.exists(), source.exists()) == ("nothing", False, True)
+
+
+def test_a_move_typed_again_says_that_it_is_done(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source.parent)
+    move = ["ollama-import", source.name, "--move", "--models-dir"]
+    assert run([*move, str(tmp_path / "m"), "--name", "a"]) == 0
+    before = snapshot(tmp_path / "m")
+    for more in ([], ["--name", "A"], ["--dry-run"]):
+        capsys.readouterr()
+        assert run([*move, str(tmp_path / "m"), *more]) == 0
+        assert capsys.readouterr().out.startswith(f"a:latest is there already, moved from {source}\n")
+    assert run([*move, str(tmp_path / "m"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["name"], said["action"], said["moved"], said["extra_bytes"]) == (
+        "a:latest",
+        "nothing",
+        True,
+        0,
+    )
+    assert snapshot(tmp_path / "m") == before and list(source.parent.iterdir()) == []
+
+
+def test_a_move_of_what_is_not_there_as_it_was_moved_is_no_move(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["ollama-import", str(source), "--move", "--models-dir", str(tmp_path / "m")]
+    assert run([*command, "--name", "a"]) == 0
+    for arguments in ([*command, "--name", "b"], [*command[:-1], str(tmp_path / "n")], command[:2]):
+        assert run(arguments) == 3
+        assert "no such file" in capsys.readouterr().err
+    (stored,) = Store(tmp_path / "m").models()
+    stored.file.write_bytes(stored.data + b"\n")
+    assert run(command) == 3, "changed since"
+    stored.file.write_bytes(stored.data)
+    assert run(command) == 0
+    assert stored.model is not None
+    Store(tmp_path / "m").blob(stored.model.sha256).unlink()
+    assert run(command) == 3
 
 
 def test_a_move_that_the_server_does_not_list_keeps_the_file(
