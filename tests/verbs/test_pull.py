@@ -566,16 +566,16 @@ def test_no_socket_and_no_thread_is_left(
 ) -> None:
     get()  # the hubs' clients keep what is theirs
 
-    def state() -> tuple[int, int]:
+    def state() -> tuple[set[threading.Thread], int]:
         links = [link for link in Path("/proc/self/fd").iterdir() if link.exists() or link.is_symlink()]
-        return threading.active_count(), len(links)
+        return set(threading.enumerate()), len(links)
 
     for path in files:
         (work / NAME / path).unlink()
     before = state()
     hub.add(Fault(plane="cdn", cut_after_bytes=20_000, times=3))
     get()
-    assert state()[0] == before[0] and state()[1] <= before[1] + 2
+    assert state()[0] <= before[0] and state()[1] <= before[1] + 2
 
 
 def test_two_repos_in_one_folder(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
