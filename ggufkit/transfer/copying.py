@@ -58,14 +58,7 @@ def copy_range(
         done += n
 
 
-def copy_lending(
-    source: int,
-    offset: int,
-    target: int,
-    at: int,
-    n_bytes: int,
-    wrote: Callable[[int, int, memoryview], None],
-) -> None:
+def copy_lending(source: int, offset: int, target: int, at: int, n_bytes: int, wrote: Lending) -> None:
     """Copy as `copy_range` does, but through memory: `wrote(start, end, data)` has the bytes, to keep.
 
     Costs less than reading the target again for a digest.

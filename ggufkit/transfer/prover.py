@@ -65,8 +65,8 @@ class _Lane:
         self.ready = threading.Condition(lock)
         self.tip = -1
         """The first byte of the target that was neither lent nor read; -1 while nothing of it is wanted."""
-        self.end = -1
-        """Where the range that is being hashed ends."""
+        self.range: Range = (-1, -1)
+        """What is being hashed of the target."""
         self.lent: deque[memoryview] = deque()
         """What was written up to the tip, and is still to be hashed."""
 
@@ -75,9 +75,14 @@ class _Lane:
         taken = [piece for p in self.proofs for piece in _ranges_of(p)]
         return not any(a < d and c < b for a, b in _ranges_of(proof) for c, d in taken)
 
+    def expect(self, piece: FileRange | Range) -> None:
+        """Begin with a range of the target, unless it was begun with."""
+        if not isinstance(piece, FileRange) and piece != self.range:
+            self.range, self.tip = piece, piece[0]
+
     def lend(self, start: int, data: memoryview) -> None:
         """Take what was written at `start`, if it is what comes next."""
-        if start == self.tip and start + len(data) <= self.end:
+        if start == self.tip and start + len(data) <= self.range[1]:
             self.lent.append(data)
             self.tip += len(data)
 
@@ -114,6 +119,9 @@ class Prover:
         self._threads = [
             threading.Thread(target=self._run, args=(lane,), daemon=True) for lane in self._lanes
         ]
+        for lane in self._lanes:
+            for piece in lane.proofs[0].pieces[:1]:
+                lane.expect(piece)  # what is written first may come before the thread runs
         for thread in self._threads:
             thread.start()
 
@@ -184,7 +192,7 @@ class Prover:
             self._errors.append(error)
         finally:
             with self._lock:
-                lane.tip = lane.end = -1
+                lane.range, lane.tip = (-1, -1), -1
                 lane.lent.clear()  # nobody waits for what nobody hashes any more
                 self._drained.notify()
 
@@ -218,7 +226,7 @@ class Prover:
     def _hash_range(self, sha256: Hash, start: int, end: int, lane: _Lane) -> bool:
         """Hash `[start, end)` of the target as it becomes available; False when stopped."""
         with self._lock:
-            lane.tip, lane.end = start, end
+            lane.expect((start, end))
         while start < end:
             data = self._next_block(start, lane)
             if data is None:
@@ -234,7 +242,7 @@ class Prover:
                 if lane.lent:
                     self._drained.notify()
                     return lane.lent.popleft()
-                there = min(self._there_until(start), start + BLOCK_BYTES, lane.end)
+                there = min(self._there_until(start), start + BLOCK_BYTES, lane.range[1])
                 if there > start:
                     lane.tip = there
                     break

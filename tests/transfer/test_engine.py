@@ -637,6 +637,21 @@ def open_files() -> list[Path]:
     return found
 
 
+def test_a_local_file_is_read_once_and_its_target_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = CONTENT * (1 + (8 << 20) // len(CONTENT))
+    (tmp_path / "source").write_bytes(data)
+    source = LocalSource(tmp_path / "source", len(data), sha256(data))
+
+    def read_back(*_: object) -> bytes:
+        raise AssertionError("the digest is taken of what is lent")
+
+    monkeypatch.setattr("ggufkit.transfer.prover.read_at", read_back)
+    report = write(job_of(tmp_path, source))
+    assert report.digests == {"it": sha256(data)} and report.target.read_bytes() == data
+
+
 def test_no_descriptor_and_no_thread_is_left(tmp_path: Path) -> None:
     n_open, threads = len(open_files()), set(threading.enumerate())
     source = Memory(CONTENT)
